@@ -1,0 +1,27 @@
+//! The control plane: orders gates, shows where the mail is, and tells the demo.
+//!
+//! Code map, in reading order:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | the command tree; one file per noun; exit codes 0 yes, 1 error, 2 no, 3 inconclusive |
+//! | [`client`] | HTTP over a Unix socket, with a deadline on every request |
+//! | [`render`] | the same answer as table, plain text or JSON |
+//! | [`api`] | the HTTP API on `lockgate.sock`, for people and scripts |
+//! | [`fleet`] | the proxies, each behind its `proxy.sock` |
+//! | [`app`] | starts and stops the parts of a process |
+//! | [`logging`] | where log lines go |
+//! | [`demo`] | an MTA, an encryption-server stand-in, and the story told with them |
+//!
+//! Invariants: `cli` is a client of [`api`], never a side door; of `proxy` only its `api` is used,
+//! [`app`] and [`demo`] excepted, which also start it; nothing on the path of mail waits for this
+//! package.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod client;
+pub mod demo;
+pub mod fleet;
+pub mod logging;
+pub mod render;

@@ -1,0 +1,35 @@
+//! The `lockgate` binary: parses the command line, runs it, ends with its exit code.
+//!
+//! Not here: anything else; the verbs are in `control::cli`.
+
+use std::process::ExitCode;
+
+use control::cli::{self, Exit};
+use control::render::Out;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err((error, exit)) => {
+            // Standard output may be closed; the exit code says it all.
+            error.print().ok();
+            return exit.into();
+        }
+    };
+    let mut out = Out::standard(cli.global.output);
+    match start(cli, &mut out) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            // Standard error may be closed too.
+            out.warn(&format!("lockgate: {error:#}")).ok();
+            Exit::Error.into()
+        }
+    }
+}
+
+fn start(cli: cli::Cli, out: &mut Out) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(cli::run(cli, out))
+}

@@ -1,0 +1,581 @@
+//! Builds the parts in dependency order, probes the state directory, spawns the tasks, and owns the
+//! order of stopping.
+//!
+//! Invariants
+//! - A state directory that was never initialised is made only where the caller says so.
+//! - A key is never made where segments exist.
+//! - Stopping loses nothing: forward gates first, then replay, then return gates, then the spool,
+//!   the admin socket last.
+//!
+//! Not here: the command line, log output (`control`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use disk::{Disk, RealDisk};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Admin, Door};
+use crate::config::{self, Config};
+use crate::gate::{Effect, Epoch, Gate, Gates, Holder, HolderKind, OrderBook, OrderError, Plan};
+use crate::health::Health;
+use crate::id::Ids;
+use crate::listener::Listener;
+use crate::metrics::{Metrics, RelayCounts};
+use crate::relay::{HostPort, Memory, NextHop, Relay, Tls, TlsDemand, TlsError};
+use crate::replay::{Replayer, Settings};
+use crate::session::{self, Service};
+use crate::spool::seal::{self, KeyError, KeySource};
+use crate::spool::{self, OpenError, Spool};
+use crate::transaction::Corridor;
+
+/// Name of the file that says: this state directory was initialised.
+const IDENTITY_FILE: &str = "identity";
+
+/// How long sessions get, after their transactions were aborted at the deadline, to say so.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// May the state directory be made?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateState {
+    /// Yes, if it was never initialised.
+    IfMissing,
+    /// No: a directory that is empty may be a volume that is not mounted.
+    Refuse,
+}
+
+/// What `init` found and made.
+#[derive(Clone, Debug)]
+pub struct InitReport {
+    /// The state directory.
+    pub data: PathBuf,
+    /// Files made now; empty when all was there.
+    pub made: Vec<PathBuf>,
+}
+
+/// Why the data plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The state directory was never initialised.
+    #[error("{} was never initialised (is its volume mounted?); `lockgate init` makes it", .0.display())]
+    NotInitialised(PathBuf),
+    /// A file of the state directory cannot be used.
+    #[error("{}: {source}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key of the spool cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A key is missing though held mail exists that was sealed with it.
+    #[error("{} holds segments but {} does not exist: put the key back; a new one could not open them", spool.display(), key.display())]
+    KeyMissing {
+        /// The spool.
+        spool: PathBuf,
+        /// Where the key should be.
+        key: PathBuf,
+    },
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] OpenError),
+    /// TLS towards a member.
+    #[error("member {member}: {source}")]
+    MemberTls {
+        /// The member.
+        member: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// What we call ourselves cannot stand in EHLO.
+    #[error("{0:?} cannot stand in EHLO: set `hostname` or `helo_name` to a host name")]
+    HeloName(String),
+    /// TLS towards clients.
+    #[error("gate {gate}: {source}")]
+    ClientTls {
+        /// The gate.
+        gate: String,
+        /// Why.
+        source: session::tls::TlsError,
+    },
+    /// An address cannot be listened on.
+    #[error("gate {gate}: cannot listen on {address}: {source}")]
+    Listen {
+        /// The gate.
+        gate: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin socket or the metrics page.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    /// An order could not be placed.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// A blocking task broke off.
+    #[error("starting broke off: {0}")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+/// A running data plane.
+pub struct Proxy {
+    config: Config,
+    spool: Spool,
+    gates: Vec<RunningGate>,
+    housekeeping: TaskTracker,
+    stop_housekeeping: CancellationToken,
+    admin: Admin,
+}
+
+struct RunningGate {
+    gate: Gate,
+    address: SocketAddr,
+    relay: Arc<Relay>,
+    returns: bool,
+    sessions: TaskTracker,
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
+    replaying: JoinHandle<()>,
+    stop_replay: CancellationToken,
+}
+
+/// A gate that is built and not yet serving.
+struct BuiltGate {
+    gate: Gate,
+    relay: Arc<Relay>,
+    health: Arc<Health>,
+    replayer: Arc<Replayer>,
+    listener: Listener,
+    address: SocketAddr,
+    returns: bool,
+}
+
+/// Makes the state directory with identity file, key and orders; what is there stays.
+///
+/// # Errors
+/// See [`AppError`].
+pub fn init(config: &Config) -> Result<InitReport, AppError> {
+    let data = &config.data;
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| AppError::State { path, source }
+    };
+    std::fs::create_dir_all(data).map_err(at(data))?;
+    let disk = RealDisk::new(data.clone());
+    let mut made = Vec::new();
+    disk.make_dir(&config.spool.directory).map_err(at(&config.spool.directory))?;
+    let key = data.join(&config.key_file);
+    let initialised = disk.exists(Path::new(IDENTITY_FILE)).map_err(at(data))?;
+    let source = key_source(config);
+    if source.path() == key && !key.exists() {
+        let segments = spool::segments_exist(&disk, &config.spool.directory)
+            .map_err(at(&config.spool.directory))?;
+        if segments {
+            return Err(AppError::KeyMissing { spool: data.join(&config.spool.directory), key });
+        }
+        if let Some(folder) = key.parent() {
+            std::fs::create_dir_all(folder).map_err(at(folder))?;
+        }
+        seal::generate(&key)?;
+        made.push(key);
+    }
+    if !initialised {
+        OrderBook::create(&disk).map_err(at(data))?;
+        made.push(data.join(crate::gate::state::FILE));
+        let text = format!(
+            "lockgate state directory, made {}\nversion 1\n",
+            jiff::Timestamp::now()
+        );
+        disk.publish(Path::new(IDENTITY_FILE), text.as_bytes()).map_err(at(data))?;
+        made.push(data.join(IDENTITY_FILE));
+    }
+    Ok(InitReport { data: data.clone(), made })
+}
+
+/// Was this state directory initialised?
+#[must_use]
+pub fn is_initialised(config: &Config) -> bool {
+    config.data.join(IDENTITY_FILE).exists()
+}
+
+/// Where the key of the spool is read from.
+#[must_use]
+pub fn key_source(config: &Config) -> KeySource {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    KeySource::find(&config.data.join(&config.key_file), credentials.as_deref())
+}
+
+impl Proxy {
+    /// Starts everything; when it returns, every gate listens.
+    ///
+    /// # Errors
+    /// See [`AppError`].
+    pub async fn start(config: Config, create: CreateState) -> Result<Self, AppError> {
+        if !is_initialised(&config) {
+            match create {
+                CreateState::IfMissing => {
+                    init(&config)?;
+                }
+                CreateState::Refuse => return Err(AppError::NotInitialised(config.data)),
+            }
+        }
+        let (core, config) = tokio::task::spawn_blocking(move || {
+            Core::open(&config).map(|core| (core, config))
+        })
+        .await??;
+        let metrics = Metrics::new();
+        let mut built = Vec::new();
+        let mut doors = Vec::new();
+        for gate in &config.gates {
+            let (ready, door) = core.build(&config, gate, &metrics)?;
+            built.push(ready);
+            doors.push(door);
+        }
+        let admin = Admin::start(admin::Parts {
+            gates: Arc::clone(&core.gates),
+            doors,
+            spool: core.spool.clone(),
+            metrics,
+            started: SystemTime::now(),
+            host: Arc::clone(&core.host),
+            data: config.data.clone(),
+            socket: config.proxy_socket(),
+            listen: config.metrics.listen,
+        })
+        .await?;
+        let housekeeping = TaskTracker::new();
+        let stop_housekeeping = CancellationToken::new();
+        let gates = built
+            .into_iter()
+            .map(|gate| gate.spawn(&housekeeping, &stop_housekeeping))
+            .collect();
+        tracing::info!(data = %config.data.display(), "serving");
+        Ok(Self { config, spool: core.spool, gates, housekeeping, stop_housekeeping, admin })
+    }
+
+    /// Where a gate listens.
+    #[must_use]
+    pub fn gate_address(&self, name: &str) -> Option<SocketAddr> {
+        self.gates.iter().find(|gate| gate.gate.name() == name).map(|gate| gate.address)
+    }
+
+    /// Where the metrics page listens.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.admin.metrics_address()
+    }
+
+    /// Stops cleanly: 421 to idle clients, a deadline for transactions, nothing acknowledged lost.
+    pub async fn stop(self) {
+        let deadline = Duration::from_secs(self.config.stop_s);
+        let (returns, forwards): (Vec<_>, Vec<_>) =
+            self.gates.into_iter().partition(|gate| gate.returns);
+        let longest = Duration::from_secs(self.config.relay.final_reply_s);
+        for group in [forwards, returns] {
+            futures_util::future::join_all(
+                group.into_iter().map(|gate| gate.stop(deadline, longest)),
+            )
+            .await;
+        }
+        self.stop_housekeeping.cancel();
+        self.housekeeping.close();
+        self.housekeeping.wait().await;
+        let spool = self.spool.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || spool.close()).await {
+            tracing::error!(%error, "the spool was not closed cleanly");
+        }
+        self.admin.stop().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// What all gates share.
+struct Core {
+    disk_root: PathBuf,
+    gates: Arc<Gates>,
+    spool: Spool,
+    ids: Arc<Ids>,
+    memory: Arc<Memory>,
+    host: Arc<str>,
+}
+
+impl Core {
+    /// Opens the state directory. Blocking.
+    fn open(config: &Config) -> Result<Self, AppError> {
+        let at = |source| AppError::State { path: config.data.clone(), source };
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(config.data.clone()));
+        let source = key_source(config);
+        let key = match source.load() {
+            Err(KeyError::Missing { path }) => {
+                let spool = config.spool.directory.clone();
+                if spool::segments_exist(&*disk, &spool).map_err(at)? {
+                    return Err(AppError::KeyMissing { spool: config.data.join(spool), key: path });
+                }
+                return Err(KeyError::Missing { path }.into());
+            }
+            key => key?,
+        };
+        let names: Vec<Arc<str>> = config.gates.iter().map(|gate| gate.name.as_str().into()).collect();
+        let (spool, report) = Spool::open(Arc::clone(&disk), &config.spool, key, &names)?;
+        tracing::info!(
+            messages = report.messages,
+            forward_paths = report.paths,
+            uncertain = report.uncertain,
+            segments = report.segments,
+            damaged = report.damaged.len(),
+            "spool opened"
+        );
+        for damage in &report.damaged {
+            tracing::error!(%damage, "spool: kept and named");
+        }
+        for path in &report.set_aside {
+            tracing::warn!(path = %path.display(), "spool: set aside");
+        }
+        let forward: Vec<&str> = config
+            .gates
+            .iter()
+            .filter(|gate| gate.returns.is_none())
+            .map(|gate| gate.name.as_str())
+            .collect();
+        let book = OrderBook::load(Arc::clone(&disk), &forward, unix_ms()).map_err(at)?;
+        let plans = names
+            .iter()
+            .zip(&config.gates)
+            .map(|(name, gate)| Plan {
+                name: Arc::clone(name),
+                returns: gate.returns.as_deref().map(Into::into),
+                members: gate.members.iter().map(|member| member.name.clone()).collect(),
+            })
+            .collect();
+        let gates = Gates::new(plans, book, config.brake_file());
+        for order in gates.orders() {
+            tracing::warn!(gate = order.gate, id = order.id, effect = ?order.effect, holder = ?order.holder, reason = order.reason, "order in force");
+        }
+        let (memory, doubt) = Memory::load(disk).map_err(at)?;
+        if let Some(doubt) = doubt {
+            let reason = format!(
+                "what was learned of the members cannot be read ({doubt}): look at them before they get mail"
+            );
+            let all: Vec<Gate> = gates.all().filter(|gate| gate.plan().returns.is_none()).collect();
+            gates.place(&all, &Effect::Hold, &Holder::new(HolderKind::System, "lockgate"), &reason)?;
+        }
+        Ok(Self {
+            disk_root: config.data.clone(),
+            gates,
+            spool,
+            ids: Arc::new(Ids::new(report.last_id)),
+            memory: Arc::new(memory),
+            host: config.host().into(),
+        })
+    }
+
+    fn build(
+        &self,
+        config: &Config,
+        gate: &config::Gate,
+        metrics: &Metrics,
+    ) -> Result<(BuiltGate, Door), AppError> {
+        let own = self.gates.named(&gate.name)?;
+        let counts = metrics.of_gate(&gate.name);
+        let next_hops = gate
+            .members
+            .iter()
+            .map(|member| self.next_hop(gate, member))
+            .collect::<Result<Vec<_>, _>>()?;
+        let relay = Arc::new(Relay::new(
+            config.relay.clone(),
+            next_hops,
+            Arc::clone(&self.memory),
+            Box::new(RelayCounts(Arc::clone(&counts))),
+        ));
+        let health = Arc::new(Health::new(
+            Arc::clone(&self.gates),
+            own.clone(),
+            Arc::clone(&relay),
+            self.spool.clone(),
+            Arc::clone(&self.ids),
+            (gate.on_unreachable, Duration::from_secs(gate.health_outage_max_s)),
+        ));
+        let corridor = Arc::new(Corridor {
+            gate: own.clone(),
+            relay: Arc::clone(&relay),
+            spool: self.spool.clone(),
+            ids: Arc::clone(&self.ids),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&counts),
+            host: Arc::clone(&self.host),
+            trace: gate.trace,
+            recipient_domains: gate.recipient_domains.clone(),
+        });
+        let reports = gate.dsn_next_hop.as_ref().map(|address| -> Result<_, AppError> {
+            let next_hop = self.report_hop(gate, address)?;
+            Ok(Arc::new(Relay::new(
+                config.relay.clone(),
+                vec![next_hop],
+                Arc::clone(&self.memory),
+                Box::new(RelayCounts(Arc::clone(&counts))),
+            )))
+        });
+        let reports = reports.transpose()?;
+        let settings = Settings {
+            config: config.replay.clone(),
+            bounce: gate.bounce,
+            settle: gate.settle,
+            settle_after: Duration::from_secs(gate.settle_after_s),
+        };
+        let replayer =
+            Replayer::new(Arc::clone(&corridor), Arc::clone(&self.gates), settings, reports);
+        let tls = gate
+            .tls
+            .load(&self.disk_root)
+            .map_err(|source| AppError::ClientTls { gate: gate.name.clone(), source })?;
+        let service = Arc::new(Service {
+            corridor: Arc::clone(&corridor),
+            config: config.session.clone(),
+            host: Arc::clone(&self.host),
+            message_bytes_max: config.spool.message_bytes_max,
+            tls_mode: gate.tls.mode,
+            tls,
+        });
+        let wanted = gate.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen = |source| AppError::Listen { gate: gate.name.clone(), address: wanted, source };
+        let listener = Listener::bind(wanted, service, gate.allow.clone(), &members_of(gate))
+            .map_err(listen)?;
+        let address = listener.address().map_err(listen)?;
+        let door = Door {
+            corridor,
+            replayer: Arc::clone(&replayer),
+            listen: address,
+            metrics: counts,
+            fence: Duration::from_secs(gate.fence_s),
+        };
+        let returns = gate.returns.is_some();
+        Ok((BuiltGate { gate: own, relay, health, replayer, listener, address, returns }, door))
+    }
+
+    fn next_hop(&self, gate: &config::Gate, member: &config::Member) -> Result<NextHop, AppError> {
+        next_hop(gate, member, &self.host, &self.disk_root)
+    }
+
+    fn report_hop(&self, gate: &config::Gate, address: &HostPort) -> Result<NextHop, AppError> {
+        Ok(NextHop {
+            key: format!("{}/dsn_next_hop", gate.name),
+            member: "dsn_next_hop".to_owned(),
+            address: address.clone(),
+            source: None,
+            helo: helo(gate.helo_name.as_deref().unwrap_or(&self.host))?,
+            tls: Tls::none(),
+        })
+    }
+}
+
+/// A member of a gate as a next hop.
+///
+/// # Errors
+/// When its TLS cannot be set up.
+pub(crate) fn next_hop(
+    gate: &config::Gate,
+    member: &config::Member,
+    host: &str,
+    data: &Path,
+) -> Result<NextHop, AppError> {
+    let address = member.address.clone().unwrap_or_else(|| HostPort::new("127.0.0.1", 25));
+    let name = member.tls_name.as_deref().unwrap_or_else(|| address.host());
+    let ca_file = member.ca_file.as_ref().map(|file| data.join(file));
+    let tls = match member.tls {
+        TlsDemand::None => Tls::none(),
+        demand => Tls::new(demand, name, ca_file.as_deref())
+            .map_err(|source| AppError::MemberTls { member: member.name.clone(), source })?,
+    };
+    let name = member.helo_name.as_deref().or(gate.helo_name.as_deref()).unwrap_or(host);
+    Ok(NextHop {
+        key: format!("{}/{}", gate.name, member.name),
+        member: member.name.clone(),
+        tls,
+        source: member.source_address.or(gate.source_address),
+        helo: helo(name)?,
+        address,
+    })
+}
+
+fn helo(name: &str) -> Result<smtp::ClientName, AppError> {
+    smtp::ClientName::new(name).ok_or_else(|| AppError::HeloName(name.to_owned()))
+}
+
+/// Addresses of a forward gate's own members that are not also ours: mail from them would be a loop.
+/// On one machine everything has the same address, and nothing can be told from it.
+fn members_of(gate: &config::Gate) -> Vec<std::net::IpAddr> {
+    if gate.returns.is_some() {
+        return Vec::new();
+    }
+    gate.members
+        .iter()
+        .filter_map(|member| member.address.as_ref()?.literal())
+        .filter(|address| !address.is_loopback())
+        .collect()
+}
+
+impl BuiltGate {
+    fn spawn(self, housekeeping: &TaskTracker, stop_housekeeping: &CancellationToken) -> RunningGate {
+        let sessions = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let stop_replay = CancellationToken::new();
+        housekeeping.spawn(self.health.watch(stop_housekeeping.clone()));
+        RunningGate {
+            gate: self.gate,
+            address: self.address,
+            relay: self.relay,
+            returns: self.returns,
+            accepting: tokio::spawn(self.listener.run(sessions.clone(), stop.clone())),
+            replaying: tokio::spawn(self.replayer.run(stop_replay.clone())),
+            sessions,
+            stop,
+            stop_replay,
+        }
+    }
+}
+
+impl RunningGate {
+    /// Stops accepting, lets transactions end until `deadline`, then aborts those that have not sent
+    /// their final dot and awaits the replies of the others.
+    async fn stop(self, deadline: Duration, longest: Duration) {
+        self.stop.cancel();
+        self.stop_replay.cancel();
+        self.sessions.close();
+        let mut replaying = self.replaying;
+        let both = async {
+            self.sessions.wait().await;
+            if let Err(error) = (&mut replaying).await {
+                tracing::error!(gate = self.gate.name(), %error, "the replayer broke off");
+            }
+        };
+        tokio::pin!(both);
+        if tokio::time::timeout(deadline, &mut both).await.is_err() {
+            let aborted = self.gate.abort_older(Epoch(u64::MAX));
+            for alive in self.gate.alive() {
+                tracing::warn!(gate = self.gate.name(), id = %alive.id, errand = ?alive.errand, after_final_dot = alive.after_final_dot(), "alive at the deadline");
+            }
+            let awaits_reply =
+                self.gate.alive().iter().any(|alive| alive.after_final_dot());
+            let patience = if awaits_reply { longest } else { FAREWELL };
+            if tokio::time::timeout(patience, &mut both).await.is_err() {
+                tracing::warn!(gate = self.gate.name(), aborted, "sessions are cut off");
+            }
+        }
+        self.relay.quit_all().await;
+        self.accepting.abort();
+    }
+}
+
+fn unix_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}

@@ -1,0 +1,220 @@
+//! Notices that a member stops answering or that another server answers in its place, and asks the
+//! gate for an order.
+//!
+//! Invariants (house §13.3)
+//! - A changed identity cordons the member by a durable order; only a person or a runbook ends it: a
+//!   freshly installed server answers 250 and sends clear text.
+//! - The health check ends its own hold only after a short outage, to the same identity; after a
+//!   longer one it leaves a cordon behind.
+//! - It never gives mail to anybody: it opens a connection, reads EHLO, says QUIT.
+//!
+//! Not here: when to try a dead member again within a transaction (`relay::next_hop`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::OnUnreachable;
+use crate::gate::{Effect, Errand, Gate, Gates, Holder, HolderKind, MemberIndex, Mode};
+use crate::id::Ids;
+use crate::relay::{LinkError, Reach, Relay};
+use crate::spool::Spool;
+
+/// How often the watch looks.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Name of the health check as a holder of a hold.
+const OUTAGE: &str = "outage";
+
+/// Name of the health check as a holder of a cordon.
+const IDENTITY: &str = "identity";
+
+/// The health check of one gate.
+pub struct Health {
+    gates: Arc<Gates>,
+    gate: Gate,
+    relay: Arc<Relay>,
+    spool: Spool,
+    ids: Arc<Ids>,
+    on_unreachable: OnUnreachable,
+    outage_max: Duration,
+}
+
+/// What a failure to reach a member changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// Nothing: try another member, or tell the client 451.
+    None,
+    /// An order was placed: enter the gate again, it may hold now.
+    Ordered,
+}
+
+impl Health {
+    /// The health check of `gate`.
+    #[must_use]
+    pub fn new(
+        gates: Arc<Gates>,
+        gate: Gate,
+        relay: Arc<Relay>,
+        spool: Spool,
+        ids: Arc<Ids>,
+        settings: (OnUnreachable, Duration),
+    ) -> Self {
+        let (on_unreachable, outage_max) = settings;
+        Self { gates, gate, relay, spool, ids, on_unreachable, outage_max }
+    }
+
+    /// A member could not be reached, before anything was given to it.
+    pub async fn failed(&self, member: MemberIndex, error: &LinkError) -> Consequence {
+        if let LinkError::Stranger(stranger) = error {
+            let reason = format!("{stranger}: a person must look before it gets mail");
+            return self.cordon(member, reason).await;
+        }
+        let all_down = (0..self.gate.plan().members.len())
+            .all(|member| matches!(self.relay.known(member).reach, Reach::Down { .. }));
+        if self.on_unreachable == OnUnreachable::Hold && all_down {
+            let reason = format!("no member answers; {}: {error}", self.member_name(member));
+            return self.place(Effect::Hold, OUTAGE, reason).await;
+        }
+        Consequence::None
+    }
+
+    /// Watches until `stop`: the brake, idle connections, and the end of an outage.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(PERIOD);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            self.gate.heed_brake();
+            self.relay.expire().await;
+            if self.holds_for_outage() {
+                self.look().await;
+            }
+        }
+    }
+
+    fn holds_for_outage(&self) -> bool {
+        self.gate.orders().iter().any(|order| {
+            order.holder.kind == HolderKind::Health && order.effect == Effect::Hold
+        })
+    }
+
+    /// Looks at the members of a gate that holds for an outage.
+    async fn look(&self) {
+        for member in 0..self.gate.plan().members.len() {
+            if !self.relay.worth_a_try(member) {
+                continue;
+            }
+            let down_since = match self.relay.known(member).reach {
+                Reach::Down { since, .. } => Some(since),
+                Reach::Unknown | Reach::Up => None,
+            };
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let id = self.ids.next(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+            let Ok(permit) = self.gate.enter_for(id, Errand::Probe, Some(member), |_| true) else {
+                continue;
+            };
+            let result = self.relay.open(member).await;
+            drop(permit);
+            match result {
+                Ok(connection) => {
+                    connection.quit().await;
+                    let outage = self.outage(down_since);
+                    if outage > self.outage_max {
+                        let reason = format!(
+                            "it was away for {} s, longer than health_outage_max_s: a person must look before it gets mail",
+                            outage.as_secs()
+                        );
+                        self.cordon(member, reason).await;
+                    }
+                    self.end_outage(member).await;
+                    return;
+                }
+                Err(error @ LinkError::Stranger(_)) => {
+                    self.failed(member, &error).await;
+                    self.end_outage(member).await;
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// How long the gate has held for the outage: by the order, which survives restarts, or by what
+    /// this process saw.
+    fn outage(&self, down_since: Option<Instant>) -> Duration {
+        let now_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let held = self
+            .gate
+            .orders()
+            .iter()
+            .filter(|order| {
+                order.holder.kind == HolderKind::Health && order.effect == Effect::Hold
+            })
+            .map(|order| Duration::from_millis(now_ms.saturating_sub(order.since_unix_ms)))
+            .max()
+            .unwrap_or_default();
+        held.max(down_since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    async fn end_outage(&self, member: MemberIndex) {
+        let gates = Arc::clone(&self.gates);
+        let gate = self.gate.clone();
+        let backlog = self.spool.totals().iter().any(|totals| {
+            *totals.gate == *self.gate.name() && totals.all().messages > 0
+        });
+        let reason = format!("{} answers again; held mail goes before new mail", self.member_name(member));
+        let ended = tokio::task::spawn_blocking(move || {
+            gates.release(
+                &gate,
+                |order| order.holder.kind == HolderKind::Health && order.effect == Effect::Hold,
+                backlog.then_some(reason.as_str()),
+            )
+        })
+        .await;
+        match ended {
+            Ok(Ok(_)) => {
+                tracing::info!(gate = self.gate.name(), mode = self.gate.mode_shown().as_str(), "health: the outage is over");
+            }
+            Ok(Err(error)) => tracing::error!(gate = self.gate.name(), %error, "health: the hold stays"),
+            Err(error) => tracing::error!(gate = self.gate.name(), %error, "health: the hold stays"),
+        }
+    }
+
+    async fn cordon(&self, member: MemberIndex, reason: String) -> Consequence {
+        let member = self.member_name(member).to_owned();
+        self.place(Effect::Cordon { member }, IDENTITY, reason).await
+    }
+
+    async fn place(&self, effect: Effect, name: &'static str, reason: String) -> Consequence {
+        let already = self.gate.orders().iter().any(|order| {
+            order.holder.kind == HolderKind::Health && order.effect == effect
+        });
+        if already {
+            return Consequence::Ordered;
+        }
+        tracing::warn!(gate = self.gate.name(), %reason, "health: order placed");
+        let gates = Arc::clone(&self.gates);
+        let gate = self.gate.clone();
+        let placed = tokio::task::spawn_blocking(move || {
+            gates.place(&[gate], &effect, &Holder::new(HolderKind::Health, name), &reason)
+        })
+        .await;
+        match placed {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(gate = self.gate.name(), %error, "health"),
+            Err(error) => tracing::error!(gate = self.gate.name(), %error, "health"),
+        }
+        if self.gate.mode_shown() == Mode::Pass { Consequence::None } else { Consequence::Ordered }
+    }
+
+    fn member_name(&self, member: MemberIndex) -> &str {
+        &self.gate.plan().members[member]
+    }
+}

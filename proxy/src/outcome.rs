@@ -1,0 +1,52 @@
+//! How a transaction or an attempt ended: the word that logs and metrics share.
+//!
+//! Not here: the outcome of each forward-path of a held message (`spool::Mark`).
+
+use smtp::Reply;
+
+/// How a transaction or an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The next hop took it, for every recipient that it had accepted.
+    Relayed,
+    /// We took it.
+    Held,
+    /// A 4yz, from the next hop or from us.
+    Deferred,
+    /// A 5yz, from the next hop or from us.
+    Refused,
+    /// The final dot was sent and no valid reply came.
+    Uncertain,
+    /// It needs what the member does not offer.
+    Blocked,
+    /// The client left, or reset, before the end of mail data.
+    Abandoned,
+}
+
+impl Outcome {
+    /// The word used in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Relayed => "relayed",
+            Self::Held => "held",
+            Self::Deferred => "deferred",
+            Self::Refused => "refused",
+            Self::Uncertain => "uncertain",
+            Self::Blocked => "blocked",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// The outcome that a reply to the end of mail data tells.
+    #[must_use]
+    pub fn of(reply: &Reply) -> Self {
+        if reply.is_positive() {
+            Self::Relayed
+        } else if reply.is_permanent() {
+            Self::Refused
+        } else {
+            Self::Deferred
+        }
+    }
+}

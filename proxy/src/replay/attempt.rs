@@ -1,0 +1,722 @@
+//! One attempt: load → connection → an outcome per forward-path → marks.
+//!
+//! Invariants
+//! - `Offered` is synced before the final dot, and the outcome after it; what has `Offered` and no
+//!   outcome is uncertain and is not tried again by itself.
+//! - A 5yz does not bounce: the forward-path is kept as refused.
+//! - Mail that needs what the member no longer offers is kept as blocked, never altered.
+//! - A lost link before MAIL concerns the link: the message is untouched.
+//!
+//! Not here: which message is next, and when (`mod`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smtp::{
+    Envelope, Extension, Extensions, Owed, Parameter, Recipient, Reply, Sender, Xforward,
+    XforwardSource,
+};
+
+use super::schedule::Schedule;
+use crate::gate::Permit;
+use crate::metrics::GateMetrics;
+use crate::outcome::Outcome;
+use crate::relay::{FinishError, LinkError, Relay, Taken, Waits};
+use crate::spool::{
+    Arrival, DataReader, Done, HeldMessage, Kept, Lane, LoadError, Mark, Need, PathState, Spool, SpoolId,
+};
+use crate::transaction::record::{self, Record};
+
+/// What an attempt needs besides the message.
+pub(super) struct Context {
+    pub(super) spool: Spool,
+    pub(super) relay: Arc<Relay>,
+    pub(super) member: usize,
+    pub(super) metrics: Arc<GateMetrics>,
+    pub(super) schedule: Schedule,
+    pub(super) gate: String,
+    pub(super) member_name: String,
+}
+
+/// What the pace should make of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feedback {
+    /// The next hop took something.
+    Took,
+    /// It is in distress: connect failure, 421, time-out, 4yz to MAIL or the end of mail data.
+    PushedBack,
+    /// Neither.
+    Neutral,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) id: SpoolId,
+    pub(super) member: usize,
+    /// It was a first attempt.
+    pub(super) first: bool,
+    pub(super) feedback: Feedback,
+    pub(super) outcome: Outcome,
+    /// The link failed before anything was said: the message is as it was.
+    pub(super) link: Option<LinkError>,
+    /// Some recipients were put off by 452 4.5.3 after others were taken: at once again.
+    pub(super) again: bool,
+    /// Earliest next try of a deferred forward-path.
+    pub(super) due_unix_ms: Option<u64>,
+}
+
+/// What became of one forward-path.
+enum PathOutcome {
+    Relayed(Reply),
+    Deferred(Reply),
+    Refused(Reply),
+    Blocked(Need),
+    Uncertain,
+    /// Untouched: to be tried at once in a new transaction.
+    Rest,
+}
+
+/// One forward-path of the attempt.
+struct Path {
+    index: u32,
+    attempts: u32,
+    open_ms: u64,
+    outcome: Option<PathOutcome>,
+}
+
+/// Tries the forward-paths of one message that are due.
+pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: SpoolId) -> Ended {
+    let began = Instant::now();
+    let mut ended = Ended {
+        id,
+        member: context.member,
+        first: false,
+        feedback: Feedback::Neutral,
+        outcome: Outcome::Deferred,
+        link: None,
+        again: false,
+        due_unix_ms: None,
+    };
+    let mut message = match load(&context.spool, id).await {
+        Ok(message) => message,
+        Err(LoadError::NotHeld(_)) => return ended,
+        Err(error) => {
+            tracing::error!(%id, gate = context.gate, %error, "replay: the message cannot be read; it is kept and named");
+            return ended;
+        }
+    };
+    let mut paths = due_paths(&message.held);
+    let Some(envelope) = narrowed(&message.held.envelope, &paths) else {
+        return ended;
+    };
+    let mut taken = match context.relay.take(context.member, false).await {
+        Ok(taken) => taken,
+        Err(error) => {
+            ended.feedback = Feedback::PushedBack;
+            ended.link = Some(error);
+            return ended;
+        }
+    };
+    let tls = taken.connection.tls().map(str::to_owned);
+    let mut delivery = Delivery {
+        context,
+        permit,
+        envelope: &envelope,
+        paths: &mut paths,
+        message: &mut message,
+        feedback: Feedback::Neutral,
+        reply: None,
+        link: None,
+    };
+    let usable = delivery.run(&mut taken).await;
+    // A pooled connection that had died meanwhile is no fault of the member.
+    let stale = taken.pooled && delivery.link.is_some() && delivery.reply.is_none();
+    if stale {
+        delivery.link = None;
+        match context.relay.take(context.member, true).await {
+            Ok(fresh) => {
+                taken = fresh;
+                if delivery.run(&mut taken).await {
+                    context.relay.give_back(taken);
+                }
+            }
+            Err(error) => {
+                ended.feedback = Feedback::PushedBack;
+                ended.link = Some(error);
+                return ended;
+            }
+        }
+    } else if usable {
+        context.relay.give_back(taken);
+    }
+    ended.feedback = delivery.feedback;
+    let last = delivery.reply.take();
+    let lost = delivery.link.take();
+    conclude(context, &mut ended, paths, lost.as_ref()).await;
+    context.metrics.replayed(ended.outcome);
+    let (from, to) = record::paths_of(&envelope);
+    Record {
+        id: id.transaction(),
+        what: if message.held.lane == Lane::Dsn {
+            "dsn"
+        } else {
+            "replay"
+        },
+        gate: &context.gate,
+        mode: "replay",
+        member: Some(&context.member_name),
+        client: Some(message.held.arrival.client),
+        from,
+        to,
+        recipients: envelope.recipients().len(),
+        size: message.held.size,
+        message_id: message.held.message_id.as_deref(),
+        outcome: ended.outcome,
+        reply: last.map_or_else(
+            || lost.map_or_else(String::new, |error| error.to_string()),
+            |reply| reply.to_string(),
+        ),
+        began,
+        tls: tls.as_deref(),
+    }
+    .log();
+    ended
+}
+
+/// Writes the marks that follow from the outcomes.
+async fn conclude(
+    context: &Context,
+    ended: &mut Ended,
+    paths: Vec<Path>,
+    lost: Option<&LinkError>,
+) {
+    let now_unix_ms = unix_ms();
+    let mut marks = Vec::with_capacity(paths.len());
+    let (mut relayed, mut refused, mut uncertain, mut deferred, mut blocked) = (0, 0, 0, 0, 0);
+    for mut path in paths {
+        let outcome = path.outcome.take().unwrap_or_else(|| {
+            let text = lost.map_or_else(|| "no answer".to_owned(), ToString::to_string);
+            PathOutcome::Deferred(Reply::new(451, format!("4.4.2 {text}")))
+        });
+        let mark = match outcome {
+            PathOutcome::Relayed(reply) => {
+                relayed += 1;
+                Mark::Done {
+                    how: Done::Relayed,
+                    reply: reply.to_string().into(),
+                }
+            }
+            PathOutcome::Refused(reply) => {
+                refused += 1;
+                Mark::Kept {
+                    why: Kept::Refused,
+                    reply: reply.to_string().into(),
+                }
+            }
+            PathOutcome::Blocked(need) => {
+                blocked += 1;
+                let text = match need {
+                    Need::EightBitMime => "the member does not offer 8BITMIME".to_owned(),
+                    Need::SmtpUtf8 => "the member does not offer SMTPUTF8".to_owned(),
+                    Need::Size(octets) => format!("the member takes less than {octets} octets"),
+                };
+                Mark::Kept {
+                    why: Kept::Blocked(need),
+                    reply: text.into(),
+                }
+            }
+            PathOutcome::Deferred(reply) => {
+                deferred += 1;
+                match context.deferred(&path, &reply, now_unix_ms, ended.id) {
+                    Deferral::Later(mark, at) => {
+                        let earliest = ended.due_unix_ms.map_or(at, |due| due.min(at));
+                        ended.due_unix_ms = Some(earliest);
+                        mark
+                    }
+                    Deferral::Over(mark) => {
+                        refused += 1;
+                        mark
+                    }
+                }
+            }
+            PathOutcome::Uncertain => {
+                uncertain += 1;
+                continue;
+            }
+            PathOutcome::Rest => {
+                ended.again = true;
+                continue;
+            }
+        };
+        marks.push((path.index, mark));
+    }
+    ended.outcome = if uncertain > 0 {
+        Outcome::Uncertain
+    } else if refused > 0 {
+        Outcome::Refused
+    } else if blocked > 0 {
+        Outcome::Blocked
+    } else if deferred > 0 || relayed == 0 {
+        Outcome::Deferred
+    } else {
+        Outcome::Relayed
+    };
+    if marks.is_empty() {
+        return;
+    }
+    if let Err(error) = context.spool.mark(ended.id, marks).await {
+        // The Offered mark stands: after a restart these forward-paths are uncertain.
+        tracing::error!(id = %ended.id, gate = context.gate, %error, "replay: the outcome could not be written");
+        ended.outcome = Outcome::Uncertain;
+        ended.feedback = Feedback::PushedBack;
+    }
+}
+
+enum Deferral {
+    Later(Mark, u64),
+    Over(Mark),
+}
+
+impl Context {
+    fn deferred(&self, path: &Path, reply: &Reply, now_unix_ms: u64, id: SpoolId) -> Deferral {
+        let open = Duration::from_millis(path.open_ms);
+        if self.schedule.is_over(open) {
+            let text = format!("its lifetime is over; last reply: {reply}");
+            return Deferral::Over(Mark::Kept {
+                why: Kept::Refused,
+                reply: text.into(),
+            });
+        }
+        let attempts = path.attempts + 1;
+        let pause = self.schedule.next(attempts, id.transaction().as_u64());
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let at_unix_ms = now_unix_ms.saturating_add(pause_ms);
+        // Time until the next try counts as open; while an order stops replay, the message is not
+        // tried and the clock of the replayer stands still (`mod` adds what really passed).
+        let open_ms = path.open_ms.saturating_add(pause_ms);
+        let reply = reply.to_string().into();
+        Deferral::Later(
+            Mark::Due {
+                at_unix_ms,
+                attempts,
+                open_ms,
+                reply,
+            },
+            at_unix_ms,
+        )
+    }
+}
+
+/// A message with the first piece of its mail data.
+struct Loaded {
+    held: Facts,
+    /// None while a blocking task reads.
+    reader: Option<DataReader>,
+    ahead: Vec<u8>,
+    /// Everything was read.
+    whole: bool,
+}
+
+/// What is known of the message, without its mail data.
+struct Facts {
+    id: SpoolId,
+    lane: Lane,
+    envelope: Envelope,
+    arrival: Arrival,
+    message_id: Option<String>,
+    size: u64,
+    paths: Vec<PathState>,
+}
+
+async fn load(spool: &Spool, id: SpoolId) -> Result<Loaded, LoadError> {
+    let spool = spool.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        let HeldMessage { id, lane, envelope, arrival, message_id, size, paths, mut data, .. } =
+            spool.load(&id)?;
+        let ahead = data.next()?.unwrap_or_default();
+        let whole = ahead.len() as u64 >= size;
+        let held = Facts { id, lane, envelope, arrival, message_id, size, paths };
+        Ok(Loaded { held, reader: Some(data), ahead, whole })
+    })
+    .await;
+    loaded.unwrap_or(Err(LoadError::NotHeld(id)))
+}
+
+fn due_paths(held: &Facts) -> Vec<Path> {
+    let due = |(index, state): (usize, &PathState)| match state {
+        PathState::Due {
+            attempts, open_ms, ..
+        } => Some(Path {
+            index: u32::try_from(index).ok()?,
+            attempts: *attempts,
+            open_ms: *open_ms,
+            outcome: None,
+        }),
+        _ => None,
+    };
+    held.paths.iter().enumerate().filter_map(due).collect()
+}
+
+fn narrowed(envelope: &Envelope, paths: &[Path]) -> Option<Envelope> {
+    envelope.narrowed(|index, _| paths.iter().any(|path| path.index as usize == index))
+}
+
+/// One transaction of an attempt.
+struct Delivery<'a> {
+    context: &'a Context,
+    permit: Option<&'a Permit>,
+    envelope: &'a Envelope,
+    paths: &'a mut Vec<Path>,
+    message: &'a mut Loaded,
+    feedback: Feedback,
+    /// The last reply that mattered.
+    reply: Option<Reply>,
+    /// The link broke.
+    link: Option<LinkError>,
+}
+
+impl Delivery<'_> {
+    /// Runs to the end. True: the connection may serve again.
+    async fn run(&mut self, taken: &mut Taken) -> bool {
+        match self.talk(taken).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.feedback = Feedback::PushedBack;
+                self.link = Some(error);
+                false
+            }
+        }
+    }
+
+    async fn talk(&mut self, taken: &mut Taken) -> Result<(), LinkError> {
+        let offered = *taken.connection.extensions();
+        let sender = match fitted(&self.envelope.sender, &offered, self.message.held.size) {
+            Ok(sender) => sender,
+            Err(need) => {
+                self.all(|| PathOutcome::Blocked(need));
+                return Ok(());
+            }
+        };
+        let waits = self.context.relay.waits();
+        if !self
+            .envelope_accepted(taken, &sender, &offered, waits)
+            .await?
+        {
+            return Ok(());
+        }
+        self.give(taken, waits).await
+    }
+
+    /// MAIL, RCPT and DATA. False: nobody is left to give mail data to, and the connection is clean.
+    async fn envelope_accepted(
+        &mut self,
+        taken: &mut Taken,
+        sender: &Sender,
+        offered: &Extensions,
+        waits: Waits,
+    ) -> Result<bool, LinkError> {
+        let pipelining = offered.contains(Extension::Pipelining);
+        let identity = self.queue_xforward(taken, offered);
+        let connection = &mut taken.connection;
+        connection.queue(Owed::Mail, |output| smtp::encode_mail(sender, output));
+        let dsn = offered.contains(Extension::Dsn);
+        let recipients = self.envelope.recipients();
+        if pipelining {
+            for recipient in recipients {
+                queue_rcpt(taken, recipient, dsn);
+            }
+        }
+        taken.connection.flush(waits.block).await?;
+        for _ in 0..identity {
+            let reply = taken.connection.reply(waits.mail).await?;
+            if reply.code() == 421 {
+                self.all(|| PathOutcome::Deferred(reply.clone()));
+                return Err(closing(reply));
+            }
+        }
+        let mail = taken.connection.reply(waits.mail).await?;
+        let mail_taken = mail.is_positive();
+        if !mail_taken {
+            self.judge_mail(&mail);
+            if mail.code() == 421 {
+                return Err(closing(mail));
+            }
+        }
+        let mut accepted = 0;
+        for (place, recipient) in recipients.iter().enumerate() {
+            if !pipelining {
+                if !mail_taken {
+                    break;
+                }
+                queue_rcpt(taken, recipient, dsn);
+                taken.connection.flush(waits.block).await?;
+            }
+            let reply = taken.connection.reply(waits.rcpt).await?;
+            if reply.code() == 421 {
+                self.reply = Some(reply.clone());
+                return Err(closing(reply));
+            }
+            if mail_taken {
+                accepted += usize::from(reply.is_positive());
+                self.judge_rcpt(place, reply, accepted);
+            }
+        }
+        if accepted == 0 {
+            return self.start_over(taken, waits).await;
+        }
+        taken
+            .connection
+            .queue(Owed::Data, |output| smtp::Command::Data.encode(output));
+        taken.connection.flush(waits.block).await?;
+        let reply = taken.connection.reply(waits.data).await?;
+        if reply.is_intermediate() {
+            return Ok(true);
+        }
+        self.judge_end(&reply);
+        if reply.code() == 421 {
+            return Err(closing(reply));
+        }
+        self.start_over(taken, waits).await
+    }
+
+    /// Ends a transaction that goes nowhere, so that the connection may serve again.
+    async fn start_over(&mut self, taken: &mut Taken, waits: Waits) -> Result<bool, LinkError> {
+        taken
+            .connection
+            .queue(Owed::Rset, |output| smtp::Command::Rset.encode(output));
+        taken.connection.flush(waits.block).await?;
+        taken.connection.reply(waits.mail).await?;
+        Ok(false)
+    }
+
+    /// Mail data: the `Offered` mark, the final dot, the reply.
+    async fn give(&mut self, taken: &mut Taken, waits: Waits) -> Result<(), LinkError> {
+        let mut last = std::mem::take(&mut self.message.ahead);
+        while !self.message.whole {
+            taken.connection.mail_data(&last, waits.block).await?;
+            match self.next_piece().await {
+                Some(piece) => last = piece,
+                None if self.message.whole => last = Vec::new(),
+                // Damaged: closing without the final dot throws away what was sent.
+                None => {
+                    let damaged = Reply::new(451, "4.3.0 the held message cannot be read whole");
+                    self.all_undecided(|| PathOutcome::Deferred(damaged.clone()));
+                    self.reply = Some(damaged);
+                    return Err(LinkError::Protocol {
+                        stage: crate::relay::Stage::MailData,
+                        what: "the held message cannot be read whole".into(),
+                    });
+                }
+            }
+        }
+        if self
+            .permit
+            .is_some_and(|permit| permit.pass_final_dot().is_err())
+        {
+            self.all_undecided(|| PathOutcome::Rest);
+            return Err(LinkError::Closed {
+                stage: crate::relay::Stage::MailData,
+            });
+        }
+        let offered = self
+            .paths
+            .iter()
+            .filter(|path| path.outcome.is_none())
+            .map(|path| (path.index, Mark::Offered))
+            .collect();
+        if let Err(error) = self.context.spool.mark(self.message.held.id, offered).await {
+            tracing::error!(id = %self.message.held.id, %error, "replay: not sent, for the mark could not be written");
+            self.all_undecided(|| PathOutcome::Rest);
+            return Err(LinkError::Protocol {
+                stage: crate::relay::Stage::MailData,
+                what: "the mark before the final dot could not be written".into(),
+            });
+        }
+        let asked = Instant::now();
+        let finished = taken
+            .connection
+            .finish(&last, waits.block, waits.final_reply)
+            .await;
+        self.context
+            .metrics
+            .next_hop_seconds
+            .observe(asked.elapsed().as_secs_f64());
+        match finished {
+            Ok(reply) => {
+                self.judge_end(&reply);
+                if reply.code() == 421 {
+                    Err(closing(reply))
+                } else {
+                    Ok(())
+                }
+            }
+            Err(FinishError::Early(reply)) => {
+                self.judge_end(&reply);
+                Err(closing(reply))
+            }
+            Err(FinishError::Before(error)) => {
+                let lost = Reply::new(451, format!("4.4.2 {error}"));
+                self.all_undecided(|| PathOutcome::Deferred(lost.clone()));
+                Err(error)
+            }
+            Err(FinishError::Uncertain(error)) => {
+                tracing::warn!(id = %self.message.held.id, %error, "replay: no valid reply to the final dot: uncertain");
+                self.all_undecided(|| PathOutcome::Uncertain);
+                Err(error)
+            }
+        }
+    }
+
+    /// The next piece of mail data; none at the end (then `whole`), or when it cannot be read.
+    async fn next_piece(&mut self) -> Option<Vec<u8>> {
+        let id = self.message.held.id;
+        let mut reader = self.message.reader.take()?;
+        let (reader, piece) = tokio::task::spawn_blocking(move || {
+            let piece = reader.next();
+            (reader, piece)
+        })
+        .await
+        .ok()?;
+        self.message.reader = Some(reader);
+        match piece {
+            Ok(Some(piece)) => Some(piece),
+            Ok(None) => {
+                self.message.whole = true;
+                None
+            }
+            Err(error) => {
+                tracing::error!(%id, %error, "replay: the message cannot be read; it is kept and named");
+                None
+            }
+        }
+    }
+
+    fn queue_xforward(&self, taken: &mut Taken, offered: &Extensions) -> usize {
+        let attributes = offered.xforward();
+        if attributes.is_empty() || !self.context.relay.config().xforward {
+            return 0;
+        }
+        let arrival = &self.message.held.arrival;
+        let facts = Xforward {
+            name: None,
+            address: Some(arrival.client),
+            protocol: Some(arrival.protocol.clone()),
+            helo: Some(arrival.client_name.clone()).filter(|name| !name.is_empty()),
+            ident: Some(self.message.held.id.to_string()),
+            source: Some(XforwardSource::Remote),
+        };
+        taken.connection.queue_xforward(&facts, attributes)
+    }
+
+    fn judge_mail(&mut self, reply: &Reply) {
+        if reply.is_permanent() {
+            self.all(|| PathOutcome::Refused(reply.clone()));
+        } else {
+            self.feedback = Feedback::PushedBack;
+            self.all(|| PathOutcome::Deferred(reply.clone()));
+        }
+        self.reply = Some(reply.clone());
+    }
+
+    fn judge_rcpt(&mut self, place: usize, reply: Reply, accepted: usize) {
+        if reply.is_positive() {
+            return;
+        }
+        let too_many = reply.code() == 452
+            && reply
+                .enhanced()
+                .is_none_or(|code| code.subject == 5 && code.detail == 3);
+        self.paths[place].outcome = Some(if reply.is_permanent() {
+            PathOutcome::Refused(reply.clone())
+        } else if too_many && accepted > 0 {
+            PathOutcome::Rest
+        } else {
+            PathOutcome::Deferred(reply.clone())
+        });
+        self.reply = Some(reply);
+    }
+
+    /// The reply to DATA or to the end of mail data, for all that were accepted.
+    fn judge_end(&mut self, reply: &Reply) {
+        if reply.is_positive() {
+            self.feedback = Feedback::Took;
+            self.all_undecided(|| PathOutcome::Relayed(reply.clone()));
+        } else if reply.is_permanent() {
+            self.all_undecided(|| PathOutcome::Refused(reply.clone()));
+        } else {
+            self.feedback = Feedback::PushedBack;
+            self.all_undecided(|| PathOutcome::Deferred(reply.clone()));
+        }
+        self.reply = Some(reply.clone());
+    }
+
+    fn all(&mut self, outcome: impl Fn() -> PathOutcome) {
+        for path in self.paths.iter_mut() {
+            path.outcome = Some(outcome());
+        }
+    }
+
+    fn all_undecided(&mut self, outcome: impl Fn() -> PathOutcome) {
+        for path in self.paths.iter_mut().filter(|path| path.outcome.is_none()) {
+            path.outcome = Some(outcome());
+        }
+    }
+}
+
+fn closing(reply: Reply) -> LinkError {
+    LinkError::Refused {
+        stage: crate::relay::Stage::Rset,
+        reply,
+    }
+}
+
+fn queue_rcpt(taken: &mut Taken, recipient: &Recipient, dsn: bool) {
+    taken.connection.queue(Owed::Rcpt, |output| {
+        if dsn || recipient.parameters.is_empty() {
+            smtp::encode_rcpt(recipient, output);
+        } else {
+            // RFC 3461 §5.2.2: to a server without DSN the parameters are not given.
+            let plain = Recipient {
+                path: recipient.path.clone(),
+                parameters: smtp::RcptParameters::default(),
+            };
+            smtp::encode_rcpt(&plain, output);
+        }
+    });
+}
+
+/// MAIL as this next hop can take it, or what it lacks for this message.
+fn fitted(sender: &Sender, offered: &Extensions, size: u64) -> Result<Sender, Need> {
+    let mut parameters = sender.parameters.clone();
+    if parameters.smtputf8() && !offered.contains(Extension::SmtpUtf8) {
+        return Err(Need::SmtpUtf8);
+    }
+    if parameters.eight_bit() && !offered.contains(Extension::EightBitMime) {
+        return Err(Need::EightBitMime);
+    }
+    if offered
+        .size()
+        .is_some_and(|limit| limit > 0 && size > limit)
+    {
+        return Err(Need::Size(size));
+    }
+    if !offered.contains(Extension::EightBitMime) {
+        parameters = parameters.without("BODY");
+    }
+    if !offered.contains(Extension::Dsn) {
+        parameters = parameters.without("RET").without("ENVID");
+    }
+    parameters = parameters.without("SIZE");
+    if offered.contains(Extension::Size) {
+        parameters = parameters.with(Parameter::new("SIZE", Some(&size.to_string())));
+    }
+    Ok(Sender {
+        path: sender.path.clone(),
+        parameters,
+    })
+}
+
+pub(super) fn unix_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}

@@ -1,0 +1,748 @@
+//! Replay: gives held mail to the members, paced, in order of arrival, once.
+//!
+//! Invariants
+//! - Nothing goes out while an order forbids it: every attempt holds a permit of its gate.
+//! - First attempts start in order of arrival; nothing waits for another message (SMTP promises no
+//!   order).
+//! - New mail joins the tail until every held message was tried once; then the replayer ends the
+//!   order of the backlog, and the gate passes.
+//! - What is uncertain is not tried again before it is settled: by evidence, by a person, or by the
+//!   rule after its time.
+//! - A 5yz does not bounce by itself, and many of them pause the replay.
+//!
+//! Not here: one attempt (`attempt`), what a person does to held mail (`release`, `change`).
+
+mod attempt;
+mod change;
+pub mod config;
+pub mod dsn;
+pub mod pace;
+mod release;
+pub mod schedule;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use change::Change;
+pub use config::Config;
+pub use release::{Release, ReleaseError, Released};
+
+use crate::config::{Bounce, Settle};
+use crate::gate::{Effect, Errand, Gates, Holder, HolderKind, Permit};
+use crate::outcome::Outcome;
+use crate::relay::{LinkError, Relay};
+use crate::spool::{Kept, Lane, Mark, PathState, SpoolId, Stand, Summary};
+use crate::transaction::Corridor;
+use attempt::{Context, Ended, Feedback, attempt, unix_ms};
+use pace::{Limits, Pace, Wait};
+
+/// Messages looked at in one step through the spool.
+const STEP: usize = 512;
+
+/// Least pause between two walks through the spool from its start.
+const WALK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest sleep of the replayer: orders, time and a brake are looked at this often.
+const NAP: Duration = Duration::from_secs(1);
+
+/// Attempts before the share of refusals counts.
+const REFUSED_SAMPLE: u64 = 50;
+
+/// Seconds over which the rate is shown.
+const RATE_WINDOW: usize = 5;
+
+/// Name of the guard against a server that refuses everything.
+const GUARD: &str = "refusals";
+
+/// What a gate's configuration says of its replay.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Pace and schedule.
+    pub config: Config,
+    /// What becomes of refused forward-paths.
+    pub bounce: Bounce,
+    /// What becomes of uncertain ones.
+    pub settle: Settle,
+    /// After which time.
+    pub settle_after: Duration,
+}
+
+/// The replayer of one gate.
+pub struct Replayer {
+    corridor: Arc<Corridor>,
+    gates: Arc<Gates>,
+    settings: Settings,
+    /// Where reports go.
+    reports: Option<Arc<Relay>>,
+    inner: Mutex<Inner>,
+    wake: Notify,
+    started: Instant,
+}
+
+/// What the replayer is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing is held.
+    Idle,
+    /// An order holds the gate.
+    Held,
+    /// An order pauses replay.
+    Paused,
+    /// Messages go out.
+    Running,
+    /// All was tried; the next try is due later.
+    Waiting,
+}
+
+/// Where replay stands.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// What it does.
+    pub state: State,
+    /// Why it stands still.
+    pub why: Option<String>,
+    /// Messages never tried.
+    pub remaining_first: u64,
+    /// Messages to be tried again.
+    pub deferred: u64,
+    /// Relayed since the last release.
+    pub relayed: u64,
+    /// Refused since the last release.
+    pub refused: u64,
+    /// Messages per second.
+    pub rate: f64,
+    /// Seconds to the end of the backlog; none: never at this rate.
+    pub eta_s: Option<f64>,
+    /// Attempts under way.
+    pub in_flight: u64,
+    /// Connections allowed now.
+    pub connections: u32,
+    /// Their ceiling.
+    pub connections_max: u32,
+    /// Ceiling of messages per second.
+    pub messages_per_second_max: f64,
+}
+
+struct Inner {
+    pace: Pace,
+    /// Asked for one by one, while the gate may hold.
+    canaries: VecDeque<SpoolId>,
+    /// To be tried before the walk goes on: the link failed, or recipients are left over.
+    front: VecDeque<SpoolId>,
+    /// Found by the walk, never tried, not yet started.
+    fresh: VecDeque<SpoolId>,
+    /// Reports of ours.
+    reports: VecDeque<SpoolId>,
+    /// Where the walk through the spool stands; none: at its start.
+    cursor: Option<SpoolId>,
+    /// The walk came to the end, and nothing was held since.
+    at_tail: bool,
+    walked_at: Option<Instant>,
+    /// Tried before, by the time of the next try.
+    retries: BTreeSet<(u64, SpoolId)>,
+    in_flight: HashSet<SpoolId>,
+    /// Attempts under way that are first ones.
+    first_in_flight: u64,
+    uncertain: HashMap<SpoolId, Instant>,
+    relayed: u64,
+    refused: u64,
+    tried: u64,
+    refused_in_a_row: u32,
+    /// Ends of attempts in each of the last seconds.
+    ends: VecDeque<(u64, u64)>,
+    /// Running time with release open.
+    open: Duration,
+    open_since: Option<Instant>,
+}
+
+/// A message that may be tried now.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    id: SpoolId,
+    from: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Canary,
+    Front,
+    Walk,
+    Retry,
+    Report,
+}
+
+impl Replayer {
+    /// The replayer of the corridor's gate.
+    #[must_use]
+    pub fn new(
+        corridor: Arc<Corridor>,
+        gates: Arc<Gates>,
+        settings: Settings,
+        reports: Option<Arc<Relay>>,
+    ) -> Arc<Self> {
+        let inner = Inner {
+            pace: Pace::new(settings.config.limits()),
+            canaries: VecDeque::new(),
+            front: VecDeque::new(),
+            fresh: VecDeque::new(),
+            reports: VecDeque::new(),
+            cursor: None,
+            at_tail: false,
+            walked_at: None,
+            retries: BTreeSet::new(),
+            in_flight: HashSet::new(),
+            first_in_flight: 0,
+            uncertain: HashMap::new(),
+            relayed: 0,
+            refused: 0,
+            tried: 0,
+            refused_in_a_row: 0,
+            ends: VecDeque::new(),
+            open: Duration::ZERO,
+            open_since: None,
+        };
+        Arc::new(Self {
+            corridor,
+            gates,
+            settings,
+            reports,
+            inner: Mutex::new(inner),
+            wake: Notify::new(),
+            started: Instant::now(),
+        })
+    }
+
+    /// Runs until `stop`, then to the end of the attempts under way.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut attempts = JoinSet::new();
+        let mut changes = self.corridor.spool.subscribe();
+        let mut orders = self.corridor.gate.watch();
+        while !stop.is_cancelled() {
+            let nap = self.start_some(&mut attempts).await;
+            let hungry = self.lock().at_tail;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ended) = attempts.join_next(), if !attempts.is_empty() => {
+                    self.joined(ended).await;
+                    while let Some(ended) = attempts.try_join_next() {
+                        self.joined(ended).await;
+                    }
+                }
+                _ = changes.changed(), if hungry => self.lock().at_tail = false,
+                _ = orders.changed() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(nap) => {}
+            }
+        }
+        while let Some(ended) = attempts.join_next().await {
+            self.joined(ended).await;
+        }
+    }
+
+    /// Where replay stands.
+    #[must_use]
+    pub fn status(&self) -> Progress {
+        let orders = self.corridor.gate.orders();
+        let (fresh, deferred, total) = self.counts();
+        let mut inner = self.lock();
+        let in_flight = inner.in_flight.len() as u64;
+        let rate = inner.rate(self.started.elapsed().as_secs());
+        let pause = orders.iter().find(|order| order.effect == Effect::PauseReplay);
+        let held = orders.iter().find(|order| order.stops_replay());
+        let (state, why) = if in_flight > 0 {
+            (State::Running, None)
+        } else if total == 0 {
+            (State::Idle, None)
+        } else if let Some(order) = pause {
+            (State::Paused, Some(order.reason.clone()))
+        } else if let Some(order) = held {
+            (State::Held, Some(order.reason.clone()))
+        } else if fresh > 0 {
+            (State::Running, None)
+        } else {
+            (State::Waiting, None)
+        };
+        let remaining = fresh + in_flight;
+        let eta_s = (rate > 0.0).then(|| remaining as f64 / rate);
+        let limits = inner.pace.limits();
+        Progress {
+            state,
+            why,
+            remaining_first: fresh,
+            deferred,
+            relayed: inner.relayed,
+            refused: inner.refused,
+            rate,
+            eta_s: if remaining == 0 { Some(0.0) } else { eta_s },
+            in_flight,
+            connections: inner.pace.connections_now(),
+            connections_max: limits.connections_max,
+            messages_per_second_max: limits.messages_per_second_max,
+        }
+    }
+
+    /// Changes the ceilings while running; what is absent stays.
+    pub fn set_rate(&self, connections: Option<u32>, messages_per_second: Option<f64>) {
+        let mut inner = self.lock();
+        let limits = inner.pace.limits();
+        inner.pace.set_limits(Limits {
+            connections_max: connections.unwrap_or(limits.connections_max).max(1),
+            messages_per_second_max: messages_per_second
+                .filter(|rate| rate.is_finite() && *rate > 0.0)
+                .unwrap_or(limits.messages_per_second_max),
+        });
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// What a person should know of the held mail of this gate.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let gate = self.corridor.gate.name();
+        let totals = self.corridor.spool.totals();
+        let Some(totals) = totals.iter().find(|totals| *totals.gate == *gate) else {
+            return Vec::new();
+        };
+        let mut warnings = Vec::new();
+        for (stand, what) in [
+            (Stand::Blocked, "need what no member offers now, and stay: `lockgate held list --state blocked`"),
+            (Stand::Refused, "were refused and stay until you decide: `lockgate held list --state refused`"),
+            (Stand::Asked, "are uncertain and stay until you decide: `lockgate held list --state uncertain`"),
+        ] {
+            let messages = totals.of(stand).messages;
+            if messages > 0 {
+                warnings.push(format!("{messages} held messages {what}"));
+            }
+        }
+        warnings
+    }
+
+    /// Starts attempts while pace and orders allow; says how long to wait for more.
+    async fn start_some(self: &Arc<Self>, attempts: &mut JoinSet<Ended>) -> Duration {
+        let open = self.note_open();
+        if open {
+            self.settle_overdue().await;
+        }
+        loop {
+            let now = self.started.elapsed();
+            let may = {
+                let inner = self.lock();
+                let in_flight = u32::try_from(inner.in_flight.len()).unwrap_or(u32::MAX);
+                inner.pace.may_start(in_flight, now)
+            };
+            match may {
+                Ok(()) => {}
+                Err(Wait::Slot) => return NAP,
+                Err(Wait::Until(at)) => return at.saturating_sub(now).clamp(Duration::from_millis(1), NAP),
+            }
+            let Some(job) = self.next_job(open) else {
+                self.end_backlog(open).await;
+                return NAP;
+            };
+            if !self.start(job, now, attempts).await {
+                return NAP;
+            }
+        }
+    }
+
+    /// Is release open: may a replay attempt enter the gate now? Keeps the clock of lifetimes.
+    fn note_open(&self) -> bool {
+        let orders = self.corridor.gate.orders();
+        let open = !orders.iter().any(crate::gate::Order::stops_replay);
+        let mut inner = self.lock();
+        match (open, inner.open_since) {
+            (true, None) => inner.open_since = Some(Instant::now()),
+            (false, Some(since)) => {
+                inner.open += since.elapsed();
+                inner.open_since = None;
+            }
+            _ => {}
+        }
+        open
+    }
+
+    async fn start(self: &Arc<Self>, job: Job, now: Duration, attempts: &mut JoinSet<Ended>) -> bool {
+        let corridor = &self.corridor;
+        let (permit, relay, member) = if job.from == Source::Report {
+            let Some(reports) = &self.reports else {
+                self.keep_report(job.id).await;
+                return true;
+            };
+            (None, Arc::clone(reports), 0)
+        } else {
+            let errand = if job.from == Source::Canary { Errand::Canary } else { Errand::Replay };
+            let entered = corridor.gate.enter_for(
+                corridor.ids.next(crate::transaction::unix_micros()),
+                errand,
+                None,
+                |member| corridor.relay.worth_a_try(member),
+            );
+            match entered {
+                Ok(permit) => {
+                    let member = permit.member().unwrap_or_default();
+                    (Some(permit), Arc::clone(&corridor.relay), member)
+                }
+                Err(_) => {
+                    self.put_back(job);
+                    return false;
+                }
+            }
+        };
+        let first = self.is_first(job.id);
+        let context = {
+            let mut inner = self.lock();
+            inner.pace.started(now);
+            inner.in_flight.insert(job.id);
+            inner.first_in_flight += u64::from(first);
+            Context {
+                spool: corridor.spool.clone(),
+                member_name: relay.next_hop(member).member.clone(),
+                relay,
+                member,
+                metrics: Arc::clone(&corridor.metrics),
+                schedule: self.settings.config.schedule(),
+                gate: corridor.gate.name().to_owned(),
+            }
+        };
+        attempts.spawn(try_once(context, permit, job.id, first));
+        true
+    }
+
+    fn is_first(&self, id: SpoolId) -> bool {
+        self.corridor
+            .spool
+            .summary(id)
+            .is_some_and(|summary| summary.paths.iter().any(|path| *path == PathState::FRESH))
+    }
+
+    fn put_back(&self, job: Job) {
+        let mut inner = self.lock();
+        match job.from {
+            Source::Canary => inner.canaries.push_front(job.id),
+            Source::Retry => {
+                inner.retries.insert((0, job.id));
+            }
+            Source::Report => inner.reports.push_front(job.id),
+            Source::Front | Source::Walk => inner.front.push_front(job.id),
+        }
+    }
+
+    /// The next message: canaries, reports, then, while release is open, first attempts in order of
+    /// arrival, then retries that are due.
+    fn next_job(&self, open: bool) -> Option<Job> {
+        let now_unix_ms = unix_ms();
+        let mut inner = self.lock();
+        if let Some(id) = inner.canaries.pop_front() {
+            return Some(Job { id, from: Source::Canary });
+        }
+        if inner.fresh.is_empty() {
+            self.walk(&mut inner);
+        }
+        if let Some(id) = inner.reports.pop_front() {
+            return Some(Job { id, from: Source::Report });
+        }
+        if !open {
+            return None;
+        }
+        if let Some(id) = inner.front.pop_front() {
+            return Some(Job { id, from: Source::Front });
+        }
+        if let Some(id) = inner.fresh.pop_front() {
+            return Some(Job { id, from: Source::Walk });
+        }
+        let due = inner.retries.first().copied().filter(|(at, _)| *at <= now_unix_ms)?;
+        inner.retries.remove(&due);
+        Some(Job { id: due.1, from: Source::Retry })
+    }
+
+    /// Walks on through the spool until something fresh is found, or to the end.
+    fn walk(&self, inner: &mut Inner) {
+        let gate = &self.corridor.gate.plan().name;
+        if inner.at_tail && inner.cursor.is_some() {
+            // Ids are given at MAIL and promised later, so that a promise may stand behind the
+            // cursor: walk again from the start while something untried is there that is not known.
+            let (fresh, _, _) = self.counts();
+            let known = inner.fresh.len() + inner.front.len() + inner.in_flight.len();
+            let rested = inner.walked_at.is_none_or(|at| at.elapsed() >= WALK_PAUSE);
+            if fresh <= known as u64 || !rested {
+                return;
+            }
+            inner.cursor = None;
+        }
+        inner.walked_at = Some(Instant::now());
+        loop {
+            let step = self.corridor.spool.summaries_of(gate, inner.cursor, STEP);
+            let Some(last) = step.last() else {
+                inner.at_tail = true;
+                return;
+            };
+            inner.at_tail = false;
+            inner.cursor = Some(last.id);
+            for summary in step {
+                inner.sort_in(&summary);
+            }
+            if !inner.fresh.is_empty() || !inner.reports.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Every held message was tried once: new mail passes again.
+    async fn end_backlog(&self, open: bool) {
+        let stands = self
+            .corridor
+            .gate
+            .orders()
+            .iter()
+            .any(|order| order.holder.kind == HolderKind::Backlog);
+        let (fresh, _, _) = self.counts();
+        let tried = {
+            let inner = self.lock();
+            inner.at_tail
+                && inner.first_in_flight == 0
+                && inner.front.is_empty()
+                && inner.fresh.is_empty()
+        };
+        if !(open && stands && tried && fresh == 0) {
+            return;
+        }
+        let gates = Arc::clone(&self.gates);
+        let gate = self.corridor.gate.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            gates.release(&gate, |order| order.holder.kind == HolderKind::Backlog, None)
+        })
+        .await;
+        match ended {
+            Ok(Ok(_)) => tracing::info!(
+                gate = self.corridor.gate.name(),
+                mode = self.corridor.gate.mode_shown().as_str(),
+                "replay: every held message was tried; new mail no longer joins the tail"
+            ),
+            Ok(Err(error)) => {
+                tracing::error!(gate = self.corridor.gate.name(), %error, "replay: the backlog order stays");
+            }
+            Err(error) => {
+                tracing::error!(gate = self.corridor.gate.name(), %error, "replay: the backlog order stays");
+            }
+        }
+    }
+
+    async fn joined(&self, ended: Result<Ended, tokio::task::JoinError>) {
+        match ended {
+            Ok(ended) => self.ended(ended).await,
+            // A panic ends one attempt: its message has an Offered mark, or is due still.
+            Err(error) => tracing::error!(gate = self.corridor.gate.name(), %error, "replay: an attempt broke off"),
+        }
+    }
+
+    async fn ended(&self, ended: Ended) {
+        let now = self.started.elapsed();
+        if let Some(error) = &ended.link
+            && !matches!(error, LinkError::BackingOff)
+        {
+            tracing::warn!(gate = self.corridor.gate.name(), %error, "replay: no connection to the member");
+            if let LinkError::Stranger(_) = error {
+                self.corridor.health.failed(ended.member, error).await;
+            }
+        }
+        let guard = {
+            let mut inner = self.lock();
+            inner.in_flight.remove(&ended.id);
+            inner.first_in_flight -= u64::from(ended.first);
+            match ended.feedback {
+                Feedback::Took => inner.pace.succeeded(now),
+                Feedback::PushedBack => inner.pace.pushed_back(now),
+                Feedback::Neutral => inner.pace.neutral(),
+            }
+            if ended.link.is_some() || ended.again {
+                inner.front.push_front(ended.id);
+                None
+            } else {
+                inner.count(&ended, now.as_secs());
+                if let Some(at) = ended.due_unix_ms {
+                    inner.retries.insert((at, ended.id));
+                }
+                if ended.outcome == Outcome::Uncertain {
+                    inner.uncertain.insert(ended.id, Instant::now());
+                }
+                inner.guard(&self.settings.config)
+            }
+        };
+        if ended.outcome == Outcome::Refused && self.settings.bounce == Bounce::Auto {
+            if let Err(why) = self.change(ended.id, Change::Fail).await {
+                tracing::warn!(id = %ended.id, why, "replay: no report was made");
+            }
+        } else if let Some(reason) = guard {
+            self.pause_for_refusals(reason).await;
+        }
+    }
+
+    /// Pauses the replay by an order that only a person ends.
+    async fn pause_for_refusals(&self, reason: String) {
+        tracing::error!(gate = self.corridor.gate.name(), %reason, "replay: paused");
+        let gates = Arc::clone(&self.gates);
+        let gate = self.corridor.gate.clone();
+        let holder = Holder::new(HolderKind::System, GUARD);
+        let placed = tokio::task::spawn_blocking(move || {
+            gates.place(&[gate], &Effect::PauseReplay, &holder, &reason)
+        })
+        .await;
+        match placed {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "replay: the pause is not on disk"),
+            Err(error) => tracing::error!(%error, "replay: the pause is not on disk"),
+        }
+        let mut inner = self.lock();
+        inner.refused_in_a_row = 0;
+        inner.tried = 0;
+        inner.refused = 0;
+    }
+
+    /// Settles by the rule what has been uncertain for long enough (house §13.6).
+    async fn settle_overdue(&self) {
+        if self.settings.settle == Settle::Ask {
+            return;
+        }
+        let overdue: Vec<SpoolId> = {
+            let mut inner = self.lock();
+            let after = self.settings.settle_after;
+            let overdue: Vec<SpoolId> = inner
+                .uncertain
+                .iter()
+                .filter(|(_, since)| since.elapsed() >= after)
+                .map(|(id, _)| *id)
+                .collect();
+            for id in &overdue {
+                inner.uncertain.remove(id);
+            }
+            overdue
+        };
+        for id in overdue {
+            match self.change(id, Change::Retry).await {
+                Ok(()) => tracing::warn!(%id, "replay: uncertain for too long without evidence: sent again; it may arrive twice"),
+                Err(why) => tracing::warn!(%id, why, "replay: not settled"),
+            }
+        }
+    }
+
+    /// A report that can be given to nobody is kept and shown.
+    async fn keep_report(&self, id: SpoolId) {
+        let reply = "this gate has no dsn_next_hop";
+        let marks = self.corridor.spool.summary(id).map_or_else(Vec::new, |summary| {
+            (0..u32::try_from(summary.paths.count()).unwrap_or(0))
+                .map(|index| (index, Mark::Kept { why: Kept::Refused, reply: reply.into() }))
+                .collect()
+        });
+        if let Err(error) = self.corridor.spool.mark(id, marks).await {
+            tracing::error!(%id, %error, "replay: a report could not be marked as kept");
+        }
+        tracing::error!(%id, gate = self.corridor.gate.name(), "replay: a report to a sender is kept: {reply}");
+    }
+
+    /// Messages of this gate never tried, to be tried again, and in all.
+    fn counts(&self) -> (u64, u64, u64) {
+        let gate = self.corridor.gate.name();
+        let totals = self.corridor.spool.totals();
+        totals.iter().find(|totals| *totals.gate == *gate).map_or((0, 0, 0), |totals| {
+            (
+                totals.of(Stand::Fresh).messages,
+                totals.of(Stand::Deferred).messages,
+                totals.all().messages,
+            )
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn try_once(context: Context, permit: Option<Permit>, id: SpoolId, first: bool) -> Ended {
+    let mut ended = attempt(&context, permit.as_ref(), id).await;
+    ended.first = first;
+    ended
+}
+
+impl Inner {
+    /// Puts a message that the walk met where it belongs.
+    fn sort_in(&mut self, summary: &Summary) {
+        if self.in_flight.contains(&summary.id) || self.front.contains(&summary.id) {
+            return;
+        }
+        let mut due: Option<u64> = None;
+        let mut fresh = false;
+        let mut offered = false;
+        for state in summary.paths.iter() {
+            match state {
+                PathState::Due { attempts: 0, .. } => fresh = true,
+                PathState::Due { at_unix_ms, .. } => {
+                    due = Some(due.map_or(*at_unix_ms, |due| due.min(*at_unix_ms)));
+                }
+                PathState::Offered { .. } => offered = true,
+                PathState::Kept { .. } | PathState::Done { .. } => {}
+            }
+        }
+        if offered {
+            self.uncertain.entry(summary.id).or_insert_with(Instant::now);
+        }
+        if summary.lane == Lane::Dsn {
+            let now_unix_ms = unix_ms();
+            if fresh || due.is_some_and(|at| at <= now_unix_ms) {
+                self.reports.push_back(summary.id);
+            } else if let Some(at) = due {
+                self.retries.insert((at, summary.id));
+            }
+        } else if fresh {
+            self.fresh.push_back(summary.id);
+        } else if let Some(at) = due {
+            self.retries.insert((at, summary.id));
+        }
+    }
+
+    fn count(&mut self, ended: &Ended, second: u64) {
+        self.tried += 1;
+        match ended.outcome {
+            Outcome::Relayed => {
+                self.relayed += 1;
+                self.refused_in_a_row = 0;
+            }
+            Outcome::Refused => {
+                self.refused += 1;
+                self.refused_in_a_row += 1;
+            }
+            _ => {}
+        }
+        match self.ends.back_mut() {
+            Some((at, count)) if *at == second => *count += 1,
+            _ => self.ends.push_back((second, 1)),
+        }
+        while self.ends.len() > RATE_WINDOW + 1 {
+            self.ends.pop_front();
+        }
+    }
+
+    /// Messages per second over the last full seconds.
+    fn rate(&mut self, second: u64) -> f64 {
+        let oldest = second.saturating_sub(RATE_WINDOW as u64);
+        let count: u64 =
+            self.ends.iter().filter(|(at, _)| *at >= oldest).map(|(_, count)| count).sum();
+        let first = self.ends.iter().map(|(at, _)| *at).find(|at| *at >= oldest);
+        let seconds = first.map_or(1, |first| (second - first).max(1));
+        count as f64 / seconds as f64
+    }
+
+    /// The reason to pause, when the member refuses too much.
+    fn guard(&self, config: &Config) -> Option<String> {
+        if self.refused_in_a_row >= config.refused_in_a_row_max {
+            return Some(format!("{} messages in a row were refused", self.refused_in_a_row));
+        }
+        let percent = self.refused as f64 * 100.0 / self.tried.max(1) as f64;
+        (self.tried >= REFUSED_SAMPLE && percent >= config.refused_percent_max && self.refused > 0)
+            .then(|| format!("{percent:.1} % of {} messages were refused", self.tried))
+    }
+}

@@ -1,0 +1,238 @@
+//! Release, pause and go on: what a person or a runbook tells the replayer.
+//!
+//! Invariants
+//! - A release ends its caller's orders only, and says who still holds.
+//! - The caller's hold is replaced by that of the backlog in one durable write: no new mail slips by
+//!   between.
+//! - After another server answered in the place of a member (or one was away for too long), a
+//!   release needs a passed probe of what answers now, or a named waiver.
+
+use std::sync::Arc;
+
+use super::Replayer;
+use crate::gate::{Effect, Holder, HolderKind, Order, OrderError};
+use crate::spool::{SpoolId, Stand};
+
+/// What to release, and how.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Whose orders end.
+    pub holder: Holder,
+    /// New mail passes at once, beside the backlog.
+    pub open_now: bool,
+    /// Canary: only these.
+    pub only: Vec<SpoolId>,
+    /// Canary: the first so many.
+    pub first: Option<u64>,
+    /// Release without a passed probe.
+    pub unchecked: bool,
+    /// Why; needed with `unchecked`.
+    pub reason: String,
+}
+
+/// What a release did.
+#[derive(Clone, Debug)]
+pub struct Released {
+    /// Replay goes on now.
+    pub released: bool,
+    /// Messages that will be tried.
+    pub backlog: u64,
+    /// Orders that ended.
+    pub ended: Vec<Order>,
+    /// Orders that still hold.
+    pub still: Vec<Order>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why a release was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// An order could not be ended.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// A message that is not held.
+    #[error("{0} is not held; `lockgate held list` shows what is")]
+    NotHeld(SpoolId),
+    /// `unchecked` without a reason.
+    #[error("--unchecked needs a --reason: it is written down")]
+    NoReason,
+    /// The task broke off.
+    #[error("the release broke off: {0}")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+impl Replayer {
+    /// Lets held mail go.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`]; nothing changes then.
+    pub async fn release(&self, release: Release) -> Result<Released, ReleaseError> {
+        if !release.only.is_empty() || release.first.is_some() {
+            return self.canary(&release);
+        }
+        if release.unchecked && release.reason.trim().is_empty() {
+            return Err(ReleaseError::NoReason);
+        }
+        let gate = self.corridor.gate.clone();
+        let mut warnings = self.warnings();
+        let accepted = self.accepted_cordons(&release, &mut warnings);
+        let (fresh, deferred, _) = self.counts();
+        let backlog = fresh + deferred;
+        let gates = Arc::clone(&self.gates);
+        let holder = release.holder.clone();
+        let reason = format!("released by {}: held mail goes before new mail", holder.name);
+        let joins_tail = backlog > 0 && !release.open_now;
+        let ended = {
+            let gate = gate.clone();
+            tokio::task::spawn_blocking(move || {
+                gates.release(
+                    &gate,
+                    |order| {
+                        let own = order.holder == holder
+                            && !matches!(order.effect, Effect::Cordon { .. });
+                        let open = release.open_now && order.holder.kind == HolderKind::Backlog;
+                        own || open || accepted.contains(&order.id)
+                    },
+                    joins_tail.then_some(reason.as_str()),
+                )
+            })
+            .await??
+        };
+        for order in &ended {
+            if let Effect::Cordon { member } = &order.effect
+                && let Some(index) = gate.plan().members.iter().position(|name| name == member)
+            {
+                self.corridor.relay.accept_identity(index);
+                tracing::warn!(gate = gate.name(), member, by = release.holder.name, reason = release.reason, unchecked = release.unchecked, "release: the member is accepted");
+            }
+        }
+        tracing::info!(gate = gate.name(), by = release.holder.name, backlog, ended = ended.len(), "release");
+        self.start_counting();
+        let still: Vec<Order> = gate
+            .orders()
+            .into_iter()
+            .filter(|order| order.stops_replay() || matches!(order.effect, Effect::Cordon { .. }))
+            .collect();
+        let free = gate
+            .plan()
+            .members
+            .iter()
+            .any(|member| !crate::gate::order::is_cordoned(&still, member));
+        let released = free && !still.iter().any(Order::stops_replay);
+        self.wake.notify_one();
+        Ok(Released { released, backlog, ended, still, warnings })
+    }
+
+    /// Stands still, by an order that survives restarts. Blocking parts run aside.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`].
+    pub async fn pause(&self, holder: Holder, reason: String) -> Result<(), ReleaseError> {
+        let gates = Arc::clone(&self.gates);
+        let gate = self.corridor.gate.clone();
+        tokio::task::spawn_blocking(move || {
+            gates.place(&[gate], &Effect::PauseReplay, &holder, &reason)
+        })
+        .await??;
+        Ok(())
+    }
+
+    /// Goes on: ends the caller's pauses and the one that refusals brought.
+    ///
+    /// # Errors
+    /// See [`ReleaseError`].
+    pub async fn proceed(&self, holder: Holder) -> Result<Vec<Order>, ReleaseError> {
+        let gates = Arc::clone(&self.gates);
+        let gate = self.corridor.gate.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            gates.release(
+                &gate,
+                |order| {
+                    order.effect == Effect::PauseReplay
+                        && (order.holder == holder || order.holder.kind == HolderKind::System)
+                },
+                None,
+            )
+        })
+        .await??;
+        self.start_counting();
+        self.wake.notify_one();
+        Ok(ended)
+    }
+
+    /// Replays some messages while the gate goes on holding.
+    fn canary(&self, release: &Release) -> Result<Released, ReleaseError> {
+        let spool = &self.corridor.spool;
+        let gate = &self.corridor.gate.plan().name;
+        let mut ids = Vec::new();
+        for id in &release.only {
+            match spool.summary(*id) {
+                Some(summary) if summary.gate == *gate => ids.push(*id),
+                _ => return Err(ReleaseError::NotHeld(*id)),
+            }
+        }
+        if let Some(first) = release.first {
+            let count = usize::try_from(first).unwrap_or(usize::MAX);
+            let fresh = spool.summaries(None, count, |summary| {
+                summary.gate == *gate && summary.stand() == Stand::Fresh
+            });
+            ids.extend(fresh.into_iter().map(|summary| summary.id));
+        }
+        let mut inner = self.lock();
+        for id in &ids {
+            if !inner.in_flight.contains(id) && !inner.canaries.contains(id) {
+                inner.canaries.push_back(*id);
+                inner.fresh.retain(|other| other != id);
+                inner.front.retain(|other| other != id);
+            }
+        }
+        drop(inner);
+        self.wake.notify_one();
+        tracing::info!(gate = %gate, by = release.holder.name, messages = ids.len(), "release: canary");
+        Ok(Released {
+            released: true,
+            backlog: ids.len() as u64,
+            ended: Vec::new(),
+            still: self.corridor.gate.orders(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Cordons of the health check that this release may end: of members whose present identity
+    /// took a probe, or all with `unchecked`.
+    fn accepted_cordons(&self, release: &Release, warnings: &mut Vec<String>) -> Vec<u64> {
+        let gate = &self.corridor.gate;
+        let mut accepted = Vec::new();
+        for order in gate.orders() {
+            let Effect::Cordon { member } = &order.effect else { continue };
+            if order.holder.kind != HolderKind::Health {
+                continue;
+            }
+            let Some(index) = gate.plan().members.iter().position(|name| name == member) else {
+                continue;
+            };
+            let known = self.corridor.relay.known(index);
+            let present = known.stranger.as_ref().or(known.identity.as_ref());
+            let probed = known.probed.is_some() && known.probed.as_ref() == present;
+            if probed || release.unchecked {
+                accepted.push(order.id);
+            } else {
+                warnings.push(format!(
+                    "{member} is cordoned: {}. First `lockgate probe {} --to ADDRESS`, or release with --unchecked --reason",
+                    order.reason,
+                    gate.name()
+                ));
+            }
+        }
+        accepted
+    }
+
+    fn start_counting(&self) {
+        let mut inner = self.lock();
+        inner.relayed = 0;
+        inner.refused = 0;
+        inner.tried = 0;
+        inner.refused_in_a_row = 0;
+    }
+}

@@ -1,0 +1,250 @@
+//! Segment files: names, making one, sealing frames into it, removing it.
+//!
+//! Invariants
+//! - Used once: filled, closed, and removed when nothing in it is needed. Only the run that made
+//!   a segment writes to it.
+//! - Its header is synced and read back, its name and that of its marks are durable, before the
+//!   first frame.
+//! - Removal: `.seg`, sync the folder, then `.marks`. A crash between leaves marks without
+//!   messages, which are harmless; never messages without marks.
+//!
+//! Not here: what is written when (`commit`), what is found at start (`recover`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use disk::{Disk, File};
+
+use super::GateName;
+use super::format::{FRAME_HEADER, FrameHeader, Kind, SegmentHeader};
+use super::index::Spot;
+use super::marks::Book;
+use super::seal::{self, Key, SealKey, TAG_BYTES};
+
+/// A file of the spool, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// `NNNNNNNN.seg`
+    Segment(u32),
+    /// `NNNNNNNN.marks`
+    Marks(u32),
+    /// `NNNNNNNN.tail`: bytes after the last commit of a segment, set aside.
+    Tail(u32),
+    /// Anything else that begins with a number: set aside by us or by a person.
+    Other(u32),
+}
+
+impl Name {
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let (digits, rest) = name.split_once('.')?;
+        if digits.len() < 8 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+            return None;
+        }
+        let number = digits.parse().ok()?;
+        Some(match rest {
+            "seg" => Self::Segment(number),
+            "marks" => Self::Marks(number),
+            "tail" => Self::Tail(number),
+            _ => Self::Other(number),
+        })
+    }
+
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::Segment(number)
+            | Self::Marks(number)
+            | Self::Tail(number)
+            | Self::Other(number) => number,
+        }
+    }
+}
+
+pub(super) fn segment_path(directory: &Path, number: u32) -> PathBuf {
+    directory.join(format!("{number:08}.seg"))
+}
+
+pub(super) fn marks_path(directory: &Path, number: u32) -> PathBuf {
+    directory.join(format!("{number:08}.marks"))
+}
+
+pub(super) fn tail_path(directory: &Path, number: u32) -> PathBuf {
+    directory.join(format!("{number:08}.tail"))
+}
+
+/// The name of a file that is kept for a person: found by no start.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".damaged");
+    path.with_file_name(name)
+}
+
+/// The segment that is being filled.
+pub(super) struct Active {
+    pub(super) number: u32,
+    pub(super) path: PathBuf,
+    /// Octets in the file.
+    pub(super) offset: u64,
+    file: Box<dyn File>,
+    key: SealKey,
+    counter: u64,
+}
+
+impl Active {
+    /// Makes segment `number` and its marks, durable and read back.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        directory: &Path,
+        number: u32,
+        key: &Key,
+        gates: &[GateName],
+    ) -> Result<(Self, Book), (PathBuf, io::Error)> {
+        let path = segment_path(directory, number);
+        let marks = marks_path(directory, number);
+        let book = Book::create(disk, &marks, number, key).map_err(|source| (marks, source))?;
+        let make = || {
+            let salt = seal::salt()?;
+            let header = SegmentHeader {
+                number,
+                key_id: key.key_id(),
+                salt,
+                gates: gates.to_vec(),
+            };
+            let bytes = header.encode();
+            let mut file = disk.create_new(&path)?;
+            file.write_at(0, &bytes)?;
+            file.sync()?;
+            let mut found = vec![0; bytes.len()];
+            file.read_exact_at(0, &mut found)?;
+            if found != bytes {
+                return Err(io::Error::other(
+                    "the header reads back otherwise than written",
+                ));
+            }
+            disk.sync_dir(directory)?;
+            Ok((file, salt, bytes.len() as u64))
+        };
+        let (file, salt, offset) = make().map_err(|source| (path.clone(), source))?;
+        let key = key.segment_key(&salt);
+        let active = Self {
+            number,
+            path,
+            offset,
+            file,
+            key,
+            counter: 0,
+        };
+        Ok((active, book))
+    }
+
+    /// Seals a frame to the end of `batch`, which is written at `offset` later. `fill` adds the
+    /// text; length and counter of the header are set here.
+    pub(super) fn seal(
+        &mut self,
+        batch: &mut Vec<u8>,
+        mut header: FrameHeader,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Spot {
+        let start = batch.len();
+        batch.resize(start + FRAME_HEADER, 0);
+        fill(batch);
+        let body = start + FRAME_HEADER;
+        header.counter = self.counter;
+        self.counter += 1;
+        header.length = (batch.len() - body) as u32;
+        if !matches!(header.kind, Kind::Commit | Kind::Close) {
+            header.length += TAG_BYTES as u32;
+            let associated = header.associated(self.number);
+            let tag = self
+                .key
+                .seal(header.counter, &associated, &mut batch[body..]);
+            batch.extend_from_slice(&tag);
+        }
+        let checksum = crc32c::crc32c(&batch[body..]);
+        batch[start..body].copy_from_slice(&header.encode(checksum));
+        Spot {
+            segment: self.number,
+            offset: (self.offset + start as u64) as u32,
+            length: (batch.len() - start) as u32,
+        }
+    }
+
+    /// Adds the frame that closes a batch and lists the messages it promises.
+    pub(super) fn seal_commit(&mut self, batch: &mut Vec<u8>, kind: Kind, ids: &[u64]) {
+        let header = FrameHeader {
+            paths: ids.len() as u32,
+            ..FrameHeader::bare(kind)
+        };
+        self.seal(batch, header, |out| {
+            for id in ids {
+                out.extend_from_slice(&id.to_le_bytes());
+            }
+        });
+    }
+
+    /// Writes a batch at the end of the segment. After an error the segment is never used again:
+    /// how much arrived is not known, and no frame is written twice.
+    pub(super) fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+        self.file.write_at(self.offset, batch)?;
+        self.offset += batch.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+impl FrameHeader {
+    /// A header of which only the kind is set.
+    pub(super) const fn bare(kind: Kind) -> Self {
+        Self {
+            kind,
+            lane: super::Lane::Mail,
+            gate: 0,
+            length: 0,
+            part: 0,
+            counter: 0,
+            id: 0,
+            octets: 0,
+            held_at_unix_ms: 0,
+            paths: 0,
+        }
+    }
+}
+
+/// Removes segments of which nothing is needed: all `.seg`, one sync, then what belongs to them.
+pub(super) fn remove(disk: &dyn Disk, directory: &Path, numbers: &[u32]) -> io::Result<()> {
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    for number in numbers {
+        remove_if_there(disk, &segment_path(directory, *number))?;
+    }
+    disk.sync_dir(directory)?;
+    for number in numbers {
+        remove_if_there(disk, &marks_path(directory, *number))?;
+        // Sealed with a salt that went with the segment, and never promised.
+        remove_if_there(disk, &tail_path(directory, *number))?;
+    }
+    Ok(())
+}
+
+fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Renames a segment with damage, and its marks, out of the way of every start. Nothing is lost.
+pub(super) fn set_aside(disk: &dyn Disk, directory: &Path, number: u32) -> io::Result<()> {
+    let path = segment_path(directory, number);
+    disk.rename(&path, &aside(&path))?;
+    disk.sync_dir(directory)?;
+    let marks = marks_path(directory, number);
+    if disk.exists(&marks)? {
+        disk.rename(&marks, &aside(&marks))?;
+        disk.sync_dir(directory)?;
+    }
+    Ok(())
+}

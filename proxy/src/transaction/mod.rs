@@ -1,0 +1,313 @@
+//! One mail transaction, in one of two corridors: pass couples it to a next hop, hold takes it into
+//! the spool. Both have the same verbs, so that the session does not know which it is.
+//!
+//! Verbs: [`Transaction::mail`], [`Transaction::rcpt`] and [`Transaction::data`] are only noted;
+//! [`Transaction::settle`] carries them out and gives one reply each, in order (so a pipelining
+//! client is pipelined to the next hop). Then [`Transaction::mail_data`] takes the content, and
+//! [`Transaction::finish`] ends it.
+//!
+//! Invariants
+//! - A 2yz to the end of mail data comes from the spool's commit or from the next hop's own reply
+//!   after the last octet, from nowhere else.
+//! - The permit lives exactly as long as the transaction.
+//! - The client hears 451, never 5yz, about the link to a next hop; 421 becomes 451 (RFC 5321
+//!   §4.2.1: 421 would end *its* session).
+//!
+//! Not here: bytes and lines (`session`), the mode (`gate`), how a connection is found (`relay`).
+
+mod hold;
+mod pass;
+pub mod record;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use smtp::{HeaderPeek, Protocol, Recipient, Reply, Sender, Trace};
+
+use crate::gate::{Fenced, Gate, Mode, Permit};
+use crate::health::{Consequence, Health};
+use crate::id::{Ids, TransactionId};
+use crate::metrics::GateMetrics;
+use crate::outcome::Outcome;
+use crate::relay::Relay;
+use crate::spool::Spool;
+
+use hold::Hold;
+use pass::Pass;
+
+pub use record::Record;
+
+/// What every transaction of one gate needs.
+pub struct Corridor {
+    /// The gate.
+    pub gate: Gate,
+    /// The way to its members.
+    pub relay: Arc<Relay>,
+    /// Where held mail goes.
+    pub spool: Spool,
+    /// Gives ids.
+    pub ids: Arc<Ids>,
+    /// Told of members that cannot be reached.
+    pub health: Arc<Health>,
+    /// Counts.
+    pub metrics: Arc<GateMetrics>,
+    /// Name of this host in trace fields.
+    pub host: Arc<str>,
+    /// Add a trace field in pass.
+    pub trace: bool,
+    /// In hold, the only domains that are taken; empty: all.
+    pub recipient_domains: Vec<String>,
+}
+
+/// Who gives us mail in this session.
+#[derive(Clone, Debug)]
+pub struct ClientFacts {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What it called itself.
+    pub name: Option<String>,
+    /// It said EHLO.
+    pub extended: bool,
+    /// TLS of the session.
+    pub tls: Option<String>,
+}
+
+/// A transaction from MAIL to its end.
+pub struct Transaction {
+    corridor: Arc<Corridor>,
+    client: ClientFacts,
+    sender: Sender,
+    recipients: Vec<Recipient>,
+    began: Instant,
+    kind: Kind,
+}
+
+enum Kind {
+    Pass(Box<Pass>),
+    Hold(Box<Hold>),
+    /// Answers 451 to MAIL.
+    Refuse(Permit),
+}
+
+/// A verb that waits to be carried out.
+#[derive(Clone, Debug)]
+enum Verb {
+    Mail(Sender),
+    Rcpt(Recipient),
+    Data,
+}
+
+/// How mail data ended, from the session's view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Whole.
+    Complete,
+    /// To be refused with this reply: nothing of it may be completed anywhere.
+    Refused(Reply),
+}
+
+impl Transaction {
+    /// Enters the gate for a client's MAIL. The mode is fixed from here on.
+    pub async fn begin(corridor: &Arc<Corridor>, client: &ClientFacts, sender: Sender) -> Self {
+        let id = corridor.ids.next(unix_micros());
+        let mut permit = corridor.gate.enter(id, |member| corridor.relay.worth_a_try(member));
+        let mut taken = None;
+        if let (Mode::Pass, Some(member)) = (permit.mode(), permit.member()) {
+            // Only a gate that may hold by itself, or a member that was down, is tried before MAIL:
+            // nothing of the transaction is answered yet, so it may still enter as held.
+            match pass::connect(corridor, &permit, member).await {
+                Ok(connection) => taken = Some(connection),
+                Err(error) => {
+                    if corridor.health.failed(permit.member().unwrap_or(member), &error).await
+                        == Consequence::Ordered
+                    {
+                        drop(permit);
+                        permit =
+                            corridor.gate.enter(id, |member| corridor.relay.worth_a_try(member));
+                    }
+                }
+            }
+        }
+        let kind = match permit.mode() {
+            Mode::Pass => Kind::Pass(Box::new(Pass::new(permit, taken))),
+            Mode::Hold => Kind::Hold(Box::new(Hold::new(permit))),
+            Mode::Refuse => Kind::Refuse(permit),
+        };
+        let mut transaction = Self {
+            corridor: Arc::clone(corridor),
+            client: client.clone(),
+            sender: sender.clone(),
+            recipients: Vec::new(),
+            began: Instant::now(),
+            kind,
+        };
+        transaction.push(Verb::Mail(sender));
+        transaction
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> TransactionId {
+        self.permit().map_or_else(|| TransactionId::from_u64(0), Permit::id)
+    }
+
+    /// Notes a recipient.
+    pub fn rcpt(&mut self, recipient: Recipient) {
+        self.recipients.push(recipient.clone());
+        self.push(Verb::Rcpt(recipient));
+    }
+
+    /// Notes that the client asked to send mail data.
+    pub fn data(&mut self) {
+        self.push(Verb::Data);
+    }
+
+    /// Carries out what was noted; one reply each, in order.
+    pub async fn settle(&mut self) -> Vec<Reply> {
+        let corridor = Arc::clone(&self.corridor);
+        match &mut self.kind {
+            Kind::Pass(pass) => pass.settle(&corridor, &self.client).await,
+            Kind::Hold(hold) => hold.settle(&corridor, &self.client).await,
+            Kind::Refuse(_) => vec![Reply::REFUSED_BY_ORDER],
+        }
+    }
+
+    /// Resolves when a fence aborts this transaction.
+    pub async fn fenced(&self) -> Fenced {
+        match self.permit() {
+            Some(permit) => permit.fenced().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The fence came: gives the next hop up, at once.
+    pub fn abort(&mut self) {
+        match &mut self.kind {
+            Kind::Pass(pass) => pass.abort(Reply::FENCED),
+            Kind::Hold(hold) => hold.abort(),
+            Kind::Refuse(_) => {}
+        }
+    }
+
+    /// Begins the content: our trace field comes first.
+    pub async fn begin_mail_data(&mut self) {
+        let smtputf8 = self.sender.parameters.smtputf8();
+        let mut field = Vec::new();
+        let held = matches!(self.kind, Kind::Hold(_));
+        if held || self.corridor.trace {
+            let id = self.id().to_string();
+            let date = jiff::fmt::rfc2822::DateTimePrinter::new()
+                .timestamp_to_string(&jiff::Timestamp::now())
+                .unwrap_or_default();
+            Trace {
+                client_name: self.client.name.as_deref(),
+                client_address: self.client.address.ip().to_canonical(),
+                by: &self.corridor.host,
+                with: Protocol::new(self.client.extended, self.client.tls.is_some(), smtputf8),
+                id: &id,
+                date: &date,
+                tls: self.client.tls.as_deref(),
+            }
+            .encode(&mut field);
+        }
+        self.mail_data(&field).await;
+    }
+
+    /// Takes a piece of content in wire form. Never fails: what went wrong is told at the end.
+    pub async fn mail_data(&mut self, piece: &[u8]) {
+        let waits = self.corridor.relay.waits();
+        match &mut self.kind {
+            Kind::Pass(pass) => pass.mail_data(piece, waits).await,
+            Kind::Hold(hold) => hold.mail_data(piece).await,
+            Kind::Refuse(_) => {}
+        }
+    }
+
+    /// Ends mail data: the reply is what the client hears. Writes the log line.
+    pub async fn finish(mut self, end: End, peek: &HeaderPeek, size: u64) -> Reply {
+        let corridor = Arc::clone(&self.corridor);
+        let waits = corridor.relay.waits();
+        let (outcome, reply) = match (&mut self.kind, end) {
+            (Kind::Pass(pass), End::Complete) => pass.finish(&corridor, waits).await,
+            (Kind::Hold(hold), End::Complete) => hold.finish(&corridor, peek.message_id()).await,
+            (Kind::Pass(pass), End::Refused(reply)) => {
+                pass.abort(reply.clone());
+                (Outcome::Refused, reply)
+            }
+            (Kind::Hold(hold), End::Refused(reply)) => {
+                hold.abort();
+                (Outcome::Refused, reply)
+            }
+            (Kind::Refuse(_), _) => (Outcome::Deferred, Reply::REFUSED_BY_ORDER),
+        };
+        self.record(outcome, &reply, peek.message_id(), size);
+        reply
+    }
+
+    /// Ends a transaction that will have no mail data: reset, refused, or the client left.
+    pub async fn abandon(mut self, last: Option<&Reply>) {
+        let corridor = Arc::clone(&self.corridor);
+        let outcome = match last {
+            Some(reply) if reply.is_permanent() => Outcome::Refused,
+            Some(reply) if reply.is_transient() => Outcome::Deferred,
+            _ => Outcome::Abandoned,
+        };
+        let reply = last.cloned().unwrap_or(Reply::FLUSHED);
+        self.record(outcome, &reply, None, 0);
+        if let Kind::Pass(pass) = &mut self.kind {
+            pass.reset(&corridor).await;
+        }
+    }
+
+    fn push(&mut self, verb: Verb) {
+        match &mut self.kind {
+            Kind::Pass(pass) => pass.push(verb),
+            Kind::Hold(hold) => hold.push(verb),
+            Kind::Refuse(_) => {}
+        }
+    }
+
+    fn permit(&self) -> Option<&Permit> {
+        match &self.kind {
+            Kind::Pass(pass) => pass.permit(),
+            Kind::Hold(hold) => Some(hold.permit()),
+            Kind::Refuse(permit) => Some(permit),
+        }
+    }
+
+    fn record(&self, outcome: Outcome, reply: &Reply, message_id: Option<&str>, size: u64) {
+        let (mode, member, tls, id) = match &self.kind {
+            Kind::Pass(pass) => (Mode::Pass, pass.member(), pass.tls(), pass.id()),
+            Kind::Hold(hold) => (Mode::Hold, None, None, hold.permit().id()),
+            Kind::Refuse(permit) => (Mode::Refuse, None, None, permit.id()),
+        };
+        self.corridor.metrics.ended(mode, outcome, reply);
+        let gate = &self.corridor.gate;
+        Record {
+            id,
+            what: "transaction",
+            gate: gate.name(),
+            mode: mode.as_str(),
+            member: member.map(|member| gate.plan().members[member].as_str()),
+            client: Some(self.client.address),
+            from: record::from_of(&self.sender),
+            to: record::to_of(self.recipients.iter()),
+            recipients: self.recipients.len(),
+            size,
+            message_id,
+            outcome,
+            reply: reply.to_string(),
+            began: self.began,
+            tls,
+        }
+        .log();
+    }
+}
+
+/// Microseconds since the epoch, for ids.
+pub(crate) fn unix_micros() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
