@@ -110,22 +110,15 @@ pub enum BindError {
 
 /// Listens on a Unix socket; a file left behind by a process that is gone is replaced.
 pub async fn bind(socket: &Path, mode: u32) -> Result<UnixListener, BindError> {
-    let failed = |source| BindError::Io {
-        socket: socket.to_owned(),
-        source,
-    };
+    let failed = |source| BindError::Io { socket: socket.to_owned(), source };
     if socket.as_os_str().len() > SOCKET_PATH_MAX {
-        return Err(BindError::TooLong {
-            socket: socket.to_owned(),
-        });
+        return Err(BindError::TooLong { socket: socket.to_owned() });
     }
     match std::fs::symlink_metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
         Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            return Err(BindError::NotASocket {
-                socket: socket.to_owned(),
-            });
+            return Err(BindError::NotASocket { socket: socket.to_owned() });
         }
         Ok(_) => match UnixStream::connect(socket).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -133,9 +126,7 @@ pub async fn bind(socket: &Path, mode: u32) -> Result<UnixListener, BindError> {
             }
             Err(error) => return Err(failed(error)),
             Ok(_) => {
-                return Err(BindError::InUse {
-                    socket: socket.to_owned(),
-                });
+                return Err(BindError::InUse { socket: socket.to_owned() });
             }
         },
     }
@@ -147,10 +138,7 @@ pub async fn bind(socket: &Path, mode: u32) -> Result<UnixListener, BindError> {
 
 /// The routes of the API.
 pub fn router(fleet: Fleet) -> Router {
-    let desk = Desk {
-        fleet,
-        requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
-    };
+    let desk = Desk { fleet, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
     let mut router = Router::new();
     for (path, methods) in ROUTES {
         let route: MethodRouter<Desk> = on(methods, hand_on);
@@ -158,17 +146,11 @@ pub fn router(fleet: Fleet) -> Router {
     }
     router
         .fallback(|uri: Uri| async move {
-            problem(
-                StatusCode::NOT_FOUND,
-                format!("there is no `{}` here", uri.path()),
-            )
+            problem(StatusCode::NOT_FOUND, format!("there is no `{}` here", uri.path()))
         })
         .method_not_allowed_fallback(|request: Request| async move {
             let (method, path) = (request.method(), request.uri().path());
-            problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("`{path}` does not know {method}"),
-            )
+            problem(StatusCode::METHOD_NOT_ALLOWED, format!("`{path}` does not know {method}"))
         })
         .with_state(desk)
 }
@@ -293,10 +275,7 @@ pub async fn serve(listener: UnixListener, router: Router, stop: CancellationTok
     }
     tasks.close();
     if timeout(STOP_WAIT, tasks.wait()).await.is_err() {
-        tracing::warn!(
-            connections = tasks.len(),
-            "control connections still open at the end"
-        );
+        tracing::warn!(connections = tasks.len(), "control connections still open at the end");
     }
 }
 
@@ -333,17 +312,13 @@ mod tests {
 
     impl Stage {
         async fn new(proxy: Option<Router>) -> Self {
-            let stage = Self {
-                folder: tempfile::tempdir().unwrap(),
-                stop: CancellationToken::new(),
-            };
+            let stage =
+                Self { folder: tempfile::tempdir().unwrap(), stop: CancellationToken::new() };
             if let Some(proxy) = proxy {
                 let listener = UnixListener::bind(stage.path("proxy.sock")).unwrap();
                 tokio::spawn(serve(listener, proxy, stage.stop.clone()));
             }
-            let listener = bind(&stage.path("lockgate.sock"), SOCKET_MODE)
-                .await
-                .unwrap();
+            let listener = bind(&stage.path("lockgate.sock"), SOCKET_MODE).await.unwrap();
             let router = router(Fleet::new(stage.path("proxy.sock")));
             tokio::spawn(serve(listener, router, stage.stop.clone()));
             stage
@@ -367,10 +342,7 @@ mod tests {
     #[tokio::test]
     async fn requests_reach_the_proxy_with_query_and_body() {
         let proxy = Router::new()
-            .route(
-                "/v1/gates",
-                get(|uri: Uri| async move { Json(uri.to_string()) }),
-            )
+            .route("/v1/gates", get(|uri: Uri| async move { Json(uri.to_string()) }))
             .route(
                 path::RELEASE,
                 post(|uri: Uri, body: String| async move { Json(format!("{uri} {body}")) }),
@@ -391,17 +363,9 @@ mod tests {
             get(|| async { problem(StatusCode::CONFLICT, "two gates".into()) }),
         );
         let stage = Stage::new(Some(proxy)).await;
-        match stage
-            .client()
-            .get::<u32>("/v1/gates", DEADLINE)
-            .await
-            .unwrap_err()
-        {
+        match stage.client().get::<u32>("/v1/gates", DEADLINE).await.unwrap_err() {
             ClientError::Refused { status, error } => {
-                assert_eq!(
-                    (status, error.as_str()),
-                    (StatusCode::CONFLICT, "two gates")
-                );
+                assert_eq!((status, error.as_str()), (StatusCode::CONFLICT, "two gates"));
             }
             other => panic!("{other:?}"),
         }
@@ -410,12 +374,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_proxy_the_answer_says_what_to_start() {
         let stage = Stage::new(None).await;
-        match stage
-            .client()
-            .get::<u32>("/v1/status", DEADLINE)
-            .await
-            .unwrap_err()
-        {
+        match stage.client().get::<u32>("/v1/status", DEADLINE).await.unwrap_err() {
             ClientError::Refused { status, error } => {
                 assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
                 assert!(error.contains("start `lockgate proxy`"), "{error}");
@@ -427,17 +386,9 @@ mod tests {
     #[tokio::test]
     async fn unknown_paths_and_methods_are_problems_too() {
         let stage = Stage::new(None).await;
-        let error = stage
-            .client()
-            .get::<u32>("/v1/nothing", DEADLINE)
-            .await
-            .unwrap_err();
+        let error = stage.client().get::<u32>("/v1/nothing", DEADLINE).await.unwrap_err();
         assert_eq!(error.to_string(), "there is no `/api/v1/nothing` here");
-        let error = stage
-            .client()
-            .post::<_, u32>("/v1/status", &1, DEADLINE)
-            .await
-            .unwrap_err();
+        let error = stage.client().post::<_, u32>("/v1/status", &1, DEADLINE).await.unwrap_err();
         assert_eq!(error.to_string(), "`/api/v1/status` does not know POST");
     }
 
@@ -446,11 +397,7 @@ mod tests {
         let proxy = Router::new().route(path::HELD_CHANGE, post(|| async { Json(1) }));
         let stage = Stage::new(Some(proxy)).await;
         let ids = vec!["0123456789ABC"; 100_000];
-        match stage
-            .client()
-            .post::<_, u32>(path::HELD_CHANGE, &ids, DEADLINE)
-            .await
-        {
+        match stage.client().post::<_, u32>(path::HELD_CHANGE, &ids, DEADLINE).await {
             Err(ClientError::Refused { status, .. }) => {
                 assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
             }
@@ -467,10 +414,7 @@ mod tests {
         let listener = bind(&socket, SOCKET_MODE).await.unwrap();
         let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
-        assert!(matches!(
-            bind(&socket, SOCKET_MODE).await,
-            Err(BindError::InUse { .. })
-        ));
+        assert!(matches!(bind(&socket, SOCKET_MODE).await, Err(BindError::InUse { .. })));
         drop(listener);
         bind(&socket, SOCKET_MODE).await.unwrap();
     }
@@ -480,16 +424,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("lockgate.sock");
         std::fs::write(&socket, "notes").unwrap();
-        assert!(matches!(
-            bind(&socket, SOCKET_MODE).await,
-            Err(BindError::NotASocket { .. })
-        ));
+        assert!(matches!(bind(&socket, SOCKET_MODE).await, Err(BindError::NotASocket { .. })));
         assert_eq!(std::fs::read(&socket).unwrap(), b"notes");
         let long = folder.path().join("x".repeat(120));
-        assert!(matches!(
-            bind(&long, SOCKET_MODE).await,
-            Err(BindError::TooLong { .. })
-        ));
+        assert!(matches!(bind(&long, SOCKET_MODE).await, Err(BindError::TooLong { .. })));
     }
 
     #[tokio::test]
@@ -501,10 +439,7 @@ mod tests {
         let server = tokio::spawn(serve(listener, Router::new(), stop.clone()));
         let idle = UnixStream::connect(&socket).await.unwrap();
         stop.cancel();
-        timeout(Duration::from_secs(10), server)
-            .await
-            .unwrap()
-            .unwrap();
+        timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
         drop(idle);
     }
 }

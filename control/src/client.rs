@@ -110,26 +110,18 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let answer = async {
-        let stream = UnixStream::connect(socket)
-            .await
-            .map_err(|source| connect_error(socket, source))?;
-        let broken = |source| ClientError::Broken {
-            socket: socket.to_owned(),
-            source,
-        };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
+        let stream =
+            UnixStream::connect(socket).await.map_err(|source| connect_error(socket, source))?;
+        let broken = |source| ClientError::Broken { socket: socket.to_owned(), source };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends with the body of the answer; an error of it is reported there.
         tokio::spawn(async move { drop(connection.await) });
         sender.send_request(request).await.map_err(broken)
     };
     match timeout(deadline, answer).await {
         Ok(answer) => answer,
-        Err(_) => Err(ClientError::Late {
-            socket: socket.to_owned(),
-            after: deadline,
-        }),
+        Err(_) => Err(ClientError::Late { socket: socket.to_owned(), after: deadline }),
     }
 }
 
@@ -151,9 +143,7 @@ impl Client {
     /// A client of this socket; nothing is opened yet.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self {
-            socket: socket.into(),
-        }
+        Self { socket: socket.into() }
     }
 
     /// The socket.
@@ -179,28 +169,21 @@ impl Client {
         body: &B,
         deadline: Duration,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|source| ClientError::Request {
-            source: source.into(),
-        })?;
+        let body = serde_json::to_vec(body)
+            .map_err(|source| ClientError::Request { source: source.into() })?;
         let answer = self.ask(Method::POST, path, body.into(), deadline).await?;
         self.document(answer).await
     }
 
     /// POST without a document either way.
     pub async fn post_empty(&self, path: &str) -> Result<(), ClientError> {
-        self.ask(Method::POST, path, Bytes::new(), DEADLINE)
-            .await
-            .map(drop)
+        self.ask(Method::POST, path, Bytes::new(), DEADLINE).await.map(drop)
     }
 
     /// GET, read piece by piece.
     pub async fn stream(&self, path: &str) -> Result<Pieces, ClientError> {
         let answer = self.ask(Method::GET, path, Bytes::new(), DEADLINE).await?;
-        Ok(Pieces {
-            socket: self.socket.clone(),
-            body: answer.into_body(),
-            rest: Vec::new(),
-        })
+        Ok(Pieces { socket: self.socket.clone(), body: answer.into_body(), rest: Vec::new() })
     }
 
     async fn ask(
@@ -216,9 +199,7 @@ impl Client {
             .header(header::HOST, "lockgate")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|source| ClientError::Request {
-                source: source.into(),
-            })?;
+            .map_err(|source| ClientError::Request { source: source.into() })?;
         let answer = send(&self.socket, request, deadline).await?;
         let status = answer.status();
         if status.is_success() {
@@ -245,18 +226,12 @@ impl Client {
         match timeout(IDLE_DEADLINE, body).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(source)) => Err(self.unreadable(source)),
-            Err(_) => Err(ClientError::Late {
-                socket: self.socket.clone(),
-                after: IDLE_DEADLINE,
-            }),
+            Err(_) => Err(ClientError::Late { socket: self.socket.clone(), after: IDLE_DEADLINE }),
         }
     }
 
     fn unreadable(&self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
-        ClientError::Unreadable {
-            socket: self.socket.clone(),
-            source,
-        }
+        ClientError::Unreadable { socket: self.socket.clone(), source }
     }
 }
 
@@ -272,19 +247,13 @@ impl Pieces {
     /// The next octets; none at the true end of the answer.
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
-            let frame = timeout(IDLE_DEADLINE, self.body.frame())
-                .await
-                .map_err(|_| ClientError::Late {
-                    socket: self.socket.clone(),
-                    after: IDLE_DEADLINE,
-                })?;
+            let frame = timeout(IDLE_DEADLINE, self.body.frame()).await.map_err(|_| {
+                ClientError::Late { socket: self.socket.clone(), after: IDLE_DEADLINE }
+            })?;
             match frame {
                 None => return Ok(None),
                 Some(Err(source)) => {
-                    return Err(ClientError::Broken {
-                        socket: self.socket.clone(),
-                        source,
-                    });
+                    return Err(ClientError::Broken { socket: self.socket.clone(), source });
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -332,27 +301,18 @@ pub fn fill(path: &str, name: &str, value: &str) -> String {
 
 /// A path with the members of `query` that are not null as its query.
 pub fn with_query<Q: Serialize>(path: &str, query: &Q) -> Result<String, ClientError> {
-    let value = serde_json::to_value(query).map_err(|source| ClientError::Request {
-        source: source.into(),
-    })?;
-    let pairs = value
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| {
-            let text = match value {
-                serde_json::Value::Null => return None,
-                serde_json::Value::String(text) => percent(text),
-                other => percent(&other.to_string()),
-            };
-            Some(format!("{name}={text}"))
-        });
+    let value = serde_json::to_value(query)
+        .map_err(|source| ClientError::Request { source: source.into() })?;
+    let pairs = value.as_object().into_iter().flatten().filter_map(|(name, value)| {
+        let text = match value {
+            serde_json::Value::Null => return None,
+            serde_json::Value::String(text) => percent(text),
+            other => percent(&other.to_string()),
+        };
+        Some(format!("{name}={text}"))
+    });
     let query = pairs.collect::<Vec<_>>().join("&");
-    Ok(if query.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{query}")
-    })
+    Ok(if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") })
 }
 
 /// Percent-encoding of all but the unreserved characters (RFC 3986 §2.3).
@@ -397,16 +357,9 @@ mod tests {
     async fn a_missing_socket_names_it_and_the_mend() {
         let folder = tempfile::tempdir().unwrap();
         let client = Client::new(folder.path().join("lockgate.sock"));
-        let error = client
-            .get::<u32>("/v1/status", DEADLINE)
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = client.get::<u32>("/v1/status", DEADLINE).await.unwrap_err().to_string();
         assert!(error.starts_with("no lockgate answers at "), "{error}");
-        assert!(
-            error.contains("lockgate.sock: is `lockgate serve` running?"),
-            "{error}"
-        );
+        assert!(error.contains("lockgate.sock: is `lockgate serve` running?"), "{error}");
         assert!(error.contains("--data"), "{error}");
     }
 
@@ -415,10 +368,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("lockgate.sock");
         drop(UnixListener::bind(&socket).unwrap());
-        let error = Client::new(socket)
-            .get::<u32>("/v1/status", DEADLINE)
-            .await
-            .unwrap_err();
+        let error = Client::new(socket).get::<u32>("/v1/status", DEADLINE).await.unwrap_err();
         assert!(matches!(error, ClientError::Absent { .. }), "{error:?}");
     }
 
@@ -465,10 +415,7 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_place_in_a_path() {
-        assert_eq!(
-            fill(path::RELEASE, "gate", "a/../b?c"),
-            "/v1/gates/a%2F..%2Fb%3Fc/release"
-        );
+        assert_eq!(fill(path::RELEASE, "gate", "a/../b?c"), "/v1/gates/a%2F..%2Fb%3Fc/release");
     }
 
     #[test]
@@ -480,13 +427,7 @@ mod tests {
             ..HeldFilter::default()
         };
         let query = with_query(path::HELD, &filter).unwrap();
-        assert_eq!(
-            query,
-            "/v1/held?older_than_s=7200&sender=a%2Bb%40example.org&state=refused"
-        );
-        assert_eq!(
-            with_query(path::HELD, &HeldFilter::default()).unwrap(),
-            "/v1/held"
-        );
+        assert_eq!(query, "/v1/held?older_than_s=7200&sender=a%2Bb%40example.org&state=refused");
+        assert_eq!(with_query(path::HELD, &HeldFilter::default()).unwrap(), "/v1/held");
     }
 }

@@ -24,9 +24,7 @@ impl Fleet {
     /// The proxy behind this socket; it need not run yet.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self {
-            socket: socket.into(),
-        }
+        Self { socket: socket.into() }
     }
 
     /// The socket of the proxy.

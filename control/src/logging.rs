@@ -44,10 +44,7 @@ where
 {
     let filter = EnvFilter::builder()
         .parse(level)
-        .map_err(|source| LevelError {
-            level: level.to_owned(),
-            source,
-        })?;
+        .map_err(|source| LevelError { level: level.to_owned(), source })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(SystemTime)

@@ -28,8 +28,6 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: cli::Cli, out: &mut Out) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(cli::run(cli, out))
 }

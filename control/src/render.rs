@@ -52,12 +52,7 @@ impl Out {
         stdout: impl Write + Send + 'static,
         stderr: impl Write + Send + 'static,
     ) -> Self {
-        Self {
-            format,
-            terminal: false,
-            stdout: Box::new(stdout),
-            stderr: Box::new(stderr),
-        }
+        Self { format, terminal: false, stdout: Box::new(stdout), stderr: Box::new(stderr) }
     }
 
     /// The chosen format.
@@ -137,10 +132,7 @@ impl Table {
     #[must_use]
     pub fn new(columns: &[&'static str]) -> Self {
         Self {
-            head: columns
-                .iter()
-                .map(|name| name.strip_prefix('>').unwrap_or(name))
-                .collect(),
+            head: columns.iter().map(|name| name.strip_prefix('>').unwrap_or(name)).collect(),
             numeric: columns.iter().map(|name| name.starts_with('>')).collect(),
             rows: Vec::new(),
         }
@@ -152,8 +144,7 @@ impl Table {
         I: IntoIterator<Item = S>,
         S: AsRef<str>,
     {
-        self.rows
-            .push(cells.into_iter().map(|cell| clean(cell.as_ref())).collect());
+        self.rows.push(cells.into_iter().map(|cell| clean(cell.as_ref())).collect());
     }
 
     /// Is there no row?
@@ -165,11 +156,7 @@ impl Table {
     /// Ruled on a terminal, aligned by spaces elsewhere; every line ends with a line feed.
     #[must_use]
     pub fn to_text(&self, terminal: bool) -> String {
-        if terminal {
-            self.ruled()
-        } else {
-            self.aligned()
-        }
+        if terminal { self.ruled() } else { self.aligned() }
     }
 
     fn ruled(&self) -> String {
@@ -250,11 +237,7 @@ pub fn count(number: u64) -> String {
 /// `1 message`, `1,204 messages`.
 #[must_use]
 pub fn messages(number: u64) -> String {
-    if number == 1 {
-        "1 message".to_owned()
-    } else {
-        format!("{} messages", count(number))
-    }
+    if number == 1 { "1 message".to_owned() } else { format!("{} messages", count(number)) }
 }
 
 /// Octets in binary units: `83.2 MiB`.
@@ -286,11 +269,7 @@ pub fn seconds(number: f64) -> String {
     let Ok(whole) = Duration::try_from_secs_f64(number.round()) else {
         return "for ever".to_owned();
     };
-    let (s, m, h) = (
-        whole.as_secs(),
-        whole.as_secs() / 60,
-        whole.as_secs() / 3600,
-    );
+    let (s, m, h) = (whole.as_secs(), whole.as_secs() / 60, whole.as_secs() / 3600);
     match (h / 24, h, m) {
         (0, 0, 0) => format!("{s}s"),
         (0, 0, _) => format!("{m}m {}s", s % 60),
@@ -343,10 +322,7 @@ mod tests {
 
     #[test]
     fn plain_tables_are_aligned_and_carry_no_trailing_spaces() {
-        assert_eq!(
-            sample().to_text(false),
-            "GATE       HELD\noutbound  1,204\nin            3\n"
-        );
+        assert_eq!(sample().to_text(false), "GATE       HELD\noutbound  1,204\nin            3\n");
     }
 
     #[test]
@@ -371,8 +347,7 @@ mod tests {
         out.say("hello").unwrap();
         out.warn("careful").unwrap();
         out.list(&[1, 2], |_| panic!("no table in JSON")).unwrap();
-        out.document(&serde_json::json!({"a": 1}), |_| panic!("no text in JSON"))
-            .unwrap();
+        out.document(&serde_json::json!({"a": 1}), |_| panic!("no text in JSON")).unwrap();
         assert_eq!(stdout.text(), "1\n2\n{\"a\":1}\n");
         assert_eq!(stderr.text(), "careful\n");
     }

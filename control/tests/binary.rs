@@ -8,10 +8,7 @@ use std::process::{Command, Output};
 
 fn lockgate(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lockgate"));
-    command
-        .current_dir(folder)
-        .env_remove("LOCKGATE_DATA")
-        .args(words);
+    command.current_dir(folder).env_remove("LOCKGATE_DATA").args(words);
     command.output().unwrap()
 }
 
@@ -22,19 +19,10 @@ fn text(octets: &[u8]) -> String {
 #[test]
 fn usage_errors_end_with_one_and_say_nothing_on_standard_output() {
     let folder = tempfile::tempdir().unwrap();
-    for words in [
-        &["dance"][..],
-        &[],
-        &["hold", "outbound"],
-        &["status", "-o", "yaml"],
-    ] {
+    for words in [&["dance"][..], &[], &["hold", "outbound"], &["status", "-o", "yaml"]] {
         let output = lockgate(folder.path(), words);
         assert_eq!(output.status.code(), Some(1), "{words:?}");
-        assert!(
-            output.stdout.is_empty(),
-            "{words:?}: {}",
-            text(&output.stdout)
-        );
+        assert!(output.stdout.is_empty(), "{words:?}: {}", text(&output.stdout));
         assert!(!output.stderr.is_empty(), "{words:?}");
     }
 }
@@ -54,19 +42,13 @@ fn help_and_version_end_with_nothing_to_complain_about() {
 #[test]
 fn without_a_lockgate_a_verb_names_the_socket_and_the_mend() {
     let folder = tempfile::tempdir().unwrap();
-    for words in [
-        &["status"][..],
-        &["-o", "json", "held", "list"],
-        &["wait", "quiet", "outbound"],
-    ] {
+    for words in [&["status"][..], &["-o", "json", "held", "list"], &["wait", "quiet", "outbound"]]
+    {
         let output = lockgate(folder.path(), words);
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         assert!(output.stdout.is_empty(), "{words:?}");
         let error = text(&output.stderr);
-        assert!(
-            error.contains("no lockgate answers at lockgate-data/lockgate.sock"),
-            "{error}"
-        );
+        assert!(error.contains("no lockgate answers at lockgate-data/lockgate.sock"), "{error}");
         assert!(error.contains("is `lockgate serve` running?"), "{error}");
     }
 }
@@ -74,29 +56,17 @@ fn without_a_lockgate_a_verb_names_the_socket_and_the_mend() {
 #[test]
 fn the_data_folder_is_named_by_option_then_environment_before_or_after_the_verb() {
     let folder = tempfile::tempdir().unwrap();
-    for words in [
-        &["--data", "here", "status"][..],
-        &["status", "--data", "here"],
-    ] {
+    for words in [&["--data", "here", "status"][..], &["status", "--data", "here"]] {
         for environment in [None, Some("there")] {
             let mut command = Command::new(env!("CARGO_BIN_EXE_lockgate"));
-            command
-                .current_dir(folder.path())
-                .env_remove("LOCKGATE_DATA")
-                .args(words);
+            command.current_dir(folder.path()).env_remove("LOCKGATE_DATA").args(words);
             command.envs(environment.map(|folder| ("LOCKGATE_DATA", folder)));
             let error = text(&command.output().unwrap().stderr);
-            assert!(
-                error.contains("at here/lockgate.sock"),
-                "{words:?} {environment:?}: {error}"
-            );
+            assert!(error.contains("at here/lockgate.sock"), "{words:?} {environment:?}: {error}");
         }
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_lockgate"));
-    command
-        .current_dir(folder.path())
-        .env("LOCKGATE_DATA", "there")
-        .arg("status");
+    command.current_dir(folder.path()).env("LOCKGATE_DATA", "there").arg("status");
     let error = text(&command.output().unwrap().stderr);
     assert!(error.contains("at there/lockgate.sock"), "{error}");
 }
@@ -106,19 +76,8 @@ fn a_spool_that_is_not_there_is_an_error_not_an_empty_list() {
     let folder = tempfile::tempdir().unwrap();
     let output = lockgate(folder.path(), &["held", "list", "--offline", "nowhere"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("no spool in nowhere"),
-        "{}",
-        text(&output.stderr)
-    );
-    let output = lockgate(
-        folder.path(),
-        &["held", "--offline", "nowhere", "retry", "--all"],
-    );
+    assert!(text(&output.stderr).contains("no spool in nowhere"), "{}", text(&output.stderr));
+    let output = lockgate(folder.path(), &["held", "--offline", "nowhere", "retry", "--all"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("only reads"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("only reads"), "{}", text(&output.stderr));
 }

@@ -11,9 +11,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use disk::{Disk, RealDisk};
 use tokio::task::JoinHandle;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Door};
+use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::{Effect, Epoch, Gate, Gates, Holder, HolderKind, OrderBook, OrderError, Plan};
 use crate::health::Health;
@@ -169,7 +171,8 @@ pub fn init(config: &Config) -> Result<InitReport, AppError> {
         let path = path.to_owned();
         move |source| AppError::State { path, source }
     };
-    std::fs::create_dir_all(data).map_err(at(data))?;
+    // Mail and its key live below: for the owner alone.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(at(data))?;
     let disk = RealDisk::new(data.clone());
     let mut made = Vec::new();
     disk.make_dir(&config.spool.directory).map_err(at(&config.spool.directory))?;
@@ -183,7 +186,11 @@ pub fn init(config: &Config) -> Result<InitReport, AppError> {
             return Err(AppError::KeyMissing { spool: data.join(&config.spool.directory), key });
         }
         if let Some(folder) = key.parent() {
-            std::fs::create_dir_all(folder).map_err(at(folder))?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(at(folder))?;
         }
         seal::generate(&key)?;
         made.push(key);
@@ -193,7 +200,7 @@ pub fn init(config: &Config) -> Result<InitReport, AppError> {
         made.push(data.join(crate::gate::state::FILE));
         let text = format!(
             "lockgate state directory, made {}\nversion 1\n",
-            jiff::Timestamp::now()
+            clock::rfc_3339(clock::unix_ms())
         );
         disk.publish(Path::new(IDENTITY_FILE), text.as_bytes()).map_err(at(data))?;
         made.push(data.join(IDENTITY_FILE));
@@ -228,10 +235,9 @@ impl Proxy {
                 CreateState::Refuse => return Err(AppError::NotInitialised(config.data)),
             }
         }
-        let (core, config) = tokio::task::spawn_blocking(move || {
-            Core::open(&config).map(|core| (core, config))
-        })
-        .await??;
+        let (core, config) =
+            tokio::task::spawn_blocking(move || Core::open(&config).map(|core| (core, config)))
+                .await??;
         let metrics = Metrics::new();
         let mut built = Vec::new();
         let mut doors = Vec::new();
@@ -245,7 +251,7 @@ impl Proxy {
             doors,
             spool: core.spool.clone(),
             metrics,
-            started: SystemTime::now(),
+            started_unix_ms: clock::unix_ms(),
             host: Arc::clone(&core.host),
             data: config.data.clone(),
             socket: config.proxy_socket(),
@@ -254,10 +260,8 @@ impl Proxy {
         .await?;
         let housekeeping = TaskTracker::new();
         let stop_housekeeping = CancellationToken::new();
-        let gates = built
-            .into_iter()
-            .map(|gate| gate.spawn(&housekeeping, &stop_housekeeping))
-            .collect();
+        let gates =
+            built.into_iter().map(|gate| gate.spawn(&housekeeping, &stop_housekeeping)).collect();
         tracing::info!(data = %config.data.display(), "serving");
         Ok(Self { config, spool: core.spool, gates, housekeeping, stop_housekeeping, admin })
     }
@@ -276,6 +280,7 @@ impl Proxy {
 
     /// Stops cleanly: 421 to idle clients, a deadline for transactions, nothing acknowledged lost.
     pub async fn stop(self) {
+        self.admin.closing();
         let deadline = Duration::from_secs(self.config.stop_s);
         let (returns, forwards): (Vec<_>, Vec<_>) =
             self.gates.into_iter().partition(|gate| gate.returns);
@@ -324,7 +329,8 @@ impl Core {
             }
             key => key?,
         };
-        let names: Vec<Arc<str>> = config.gates.iter().map(|gate| gate.name.as_str().into()).collect();
+        let names: Vec<Arc<str>> =
+            config.gates.iter().map(|gate| gate.name.as_str().into()).collect();
         let (spool, report) = Spool::open(Arc::clone(&disk), &config.spool, key, &names)?;
         tracing::info!(
             messages = report.messages,
@@ -346,7 +352,7 @@ impl Core {
             .filter(|gate| gate.returns.is_none())
             .map(|gate| gate.name.as_str())
             .collect();
-        let book = OrderBook::load(Arc::clone(&disk), &forward, unix_ms()).map_err(at)?;
+        let book = OrderBook::load(Arc::clone(&disk), &forward, clock::unix_ms()).map_err(at)?;
         let plans = names
             .iter()
             .zip(&config.gates)
@@ -366,7 +372,12 @@ impl Core {
                 "what was learned of the members cannot be read ({doubt}): look at them before they get mail"
             );
             let all: Vec<Gate> = gates.all().filter(|gate| gate.plan().returns.is_none()).collect();
-            gates.place(&all, &Effect::Hold, &Holder::new(HolderKind::System, "lockgate"), &reason)?;
+            gates.place(
+                &all,
+                &Effect::Hold,
+                &Holder::new(HolderKind::System, "lockgate"),
+                &reason,
+            )?;
         }
         Ok(Self {
             disk_root: config.data.clone(),
@@ -525,7 +536,11 @@ fn members_of(gate: &config::Gate) -> Vec<std::net::IpAddr> {
 }
 
 impl BuiltGate {
-    fn spawn(self, housekeeping: &TaskTracker, stop_housekeeping: &CancellationToken) -> RunningGate {
+    fn spawn(
+        self,
+        housekeeping: &TaskTracker,
+        stop_housekeeping: &CancellationToken,
+    ) -> RunningGate {
         let sessions = TaskTracker::new();
         let stop = CancellationToken::new();
         let stop_replay = CancellationToken::new();
@@ -560,12 +575,11 @@ impl RunningGate {
         };
         tokio::pin!(both);
         if tokio::time::timeout(deadline, &mut both).await.is_err() {
-            let aborted = self.gate.abort_older(Epoch(u64::MAX));
+            let aborted = self.gate.abort_older(Epoch(u64::MAX), None);
             for alive in self.gate.alive() {
                 tracing::warn!(gate = self.gate.name(), id = %alive.id, errand = ?alive.errand, after_final_dot = alive.after_final_dot(), "alive at the deadline");
             }
-            let awaits_reply =
-                self.gate.alive().iter().any(|alive| alive.after_final_dot());
+            let awaits_reply = self.gate.alive().iter().any(|alive| alive.after_final_dot());
             let patience = if awaits_reply { longest } else { FAREWELL };
             if tokio::time::timeout(patience, &mut both).await.is_err() {
                 tracing::warn!(gate = self.gate.name(), aborted, "sessions are cut off");
@@ -574,8 +588,4 @@ impl RunningGate {
         self.relay.quit_all().await;
         self.accepting.abort();
     }
-}
-
-fn unix_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }

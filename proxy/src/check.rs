@@ -56,27 +56,15 @@ pub struct Finding {
 
 impl Finding {
     fn ok(what: impl Into<String>) -> Self {
-        Self {
-            level: Level::Ok,
-            what: what.into(),
-            mend: String::new(),
-        }
+        Self { level: Level::Ok, what: what.into(), mend: String::new() }
     }
 
     fn warning(what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warning,
-            what: what.into(),
-            mend: mend.into(),
-        }
+        Self { level: Level::Warning, what: what.into(), mend: mend.into() }
     }
 
     fn error(what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self {
-            level: Level::Error,
-            what: what.into(),
-            mend: mend.into(),
-        }
+        Self { level: Level::Error, what: what.into(), mend: mend.into() }
     }
 }
 
@@ -88,10 +76,7 @@ pub async fn run(config: &Config) -> Vec<Finding> {
         Ok(looked) => looked,
         Err(error) => {
             let mend = "this is a fault of lockgate: please report it";
-            return vec![Finding::error(
-                format!("the check broke off: {error}"),
-                mend,
-            )];
+            return vec![Finding::error(format!("the check broke off: {error}"), mend)];
         }
     };
     findings.extend(same_source(&config.gates));
@@ -106,24 +91,14 @@ pub async fn run(config: &Config) -> Vec<Finding> {
         }
         Err(error) => {
             let what = format!("what was learned of the members cannot be read: {error}");
-            findings.push(Finding::error(
-                what,
-                "look at the permissions of the state directory",
-            ));
+            findings.push(Finding::error(what, "look at the permissions of the state directory"));
             None
         }
     };
-    let all = config
-        .gates
-        .iter()
-        .flat_map(|gate| gate.members.iter().map(move |member| (gate, member)));
+    let all =
+        config.gates.iter().flat_map(|gate| gate.members.iter().map(move |member| (gate, member)));
     let looks = all.map(|(gate, member)| look_at_member(config, gate, member, memory.as_ref()));
-    findings.extend(
-        futures_util::future::join_all(looks)
-            .await
-            .into_iter()
-            .flatten(),
-    );
+    findings.extend(futures_util::future::join_all(looks).await.into_iter().flatten());
     findings
 }
 
@@ -137,12 +112,7 @@ fn local(config: &Config) -> Vec<Finding> {
     findings.extend(socket_path(config));
     findings.extend(volume::look(config));
     findings.extend(listeners(config));
-    findings.extend(
-        config
-            .gates
-            .iter()
-            .filter_map(|gate| client_tls(gate, &config.data)),
-    );
+    findings.extend(config.gates.iter().filter_map(|gate| client_tls(gate, &config.data)));
     findings.extend(sources(config));
     findings.extend(config.gates.iter().filter_map(reports));
     findings
@@ -156,10 +126,7 @@ fn state_directory(config: &Config) -> Finding {
             "`lockgate init` makes it; if it was made before, its volume is not mounted",
         );
     }
-    for folder in [
-        config.data.clone(),
-        config.data.join(&config.spool.directory),
-    ] {
+    for folder in [config.data.clone(), config.data.join(&config.spool.directory)] {
         use rustix::fs::Access;
         let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
         if let Err(error) = rustix::fs::access(&folder, wanted) {
@@ -214,18 +181,10 @@ fn socket_path(config: &Config) -> Option<Finding> {
 
 fn listeners(config: &Config) -> Vec<Finding> {
     let running = UnixStream::connect(config.proxy_socket()).is_ok();
-    let gates = config
-        .gates
-        .iter()
-        .filter_map(|gate| Some((format!("gate {}", gate.name), gate.listen?)));
-    let metrics = config
-        .metrics
-        .listen
-        .map(|listen| ("metrics".to_owned(), listen));
-    gates
-        .chain(metrics)
-        .map(|(who, address)| listener(&who, address, running))
-        .collect()
+    let gates =
+        config.gates.iter().filter_map(|gate| Some((format!("gate {}", gate.name), gate.listen?)));
+    let metrics = config.metrics.listen.map(|listen| ("metrics".to_owned(), listen));
+    gates.chain(metrics).map(|(who, address)| listener(&who, address, running)).collect()
 }
 
 fn listener(who: &str, address: SocketAddr, running: bool) -> Finding {
@@ -235,24 +194,20 @@ fn listener(who: &str, address: SocketAddr, running: bool) -> Finding {
     };
     let what = format!("{who}: cannot listen on {address}: {error}");
     match error.kind() {
-        io::ErrorKind::AddrInUse if running => Finding::ok(format!(
-            "{who}: {address} is in use, and lockgate is running here"
-        )),
+        io::ErrorKind::AddrInUse if running => {
+            Finding::ok(format!("{who}: {address} is in use, and lockgate is running here"))
+        }
         io::ErrorKind::AddrInUse => {
-            let find = format!(
-                "another process has it: `ss -ltnp 'sport = :{}'`",
-                address.port()
-            );
+            let find = format!("another process has it: `ss -ltnp 'sport = :{}'`", address.port());
             Finding::error(what, find)
         }
         io::ErrorKind::PermissionDenied => Finding::error(
             what,
             "ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in the unit)",
         ),
-        io::ErrorKind::AddrNotAvailable => Finding::error(
-            what,
-            "this host has no such address: correct `listen` or add it",
-        ),
+        io::ErrorKind::AddrNotAvailable => {
+            Finding::error(what, "this host has no such address: correct `listen` or add it")
+        }
         _ => Finding::error(what, "correct `listen`"),
     }
 }
@@ -260,10 +215,7 @@ fn listener(who: &str, address: SocketAddr, running: bool) -> Finding {
 fn client_tls(gate: &Gate, data: &Path) -> Option<Finding> {
     match gate.tls.load(data) {
         Ok(None) => None,
-        Ok(Some(_)) => Some(Finding::ok(format!(
-            "gate {}: certificate and key",
-            gate.name
-        ))),
+        Ok(Some(_)) => Some(Finding::ok(format!("gate {}: certificate and key", gate.name))),
         Err(error) => Some(Finding::error(
             format!("gate {}: TLS towards clients: {error}", gate.name),
             "correct `certificate` and `key` in [gate.tls]",
@@ -279,11 +231,7 @@ fn sources(config: &Config) -> Vec<Finding> {
     let all: BTreeSet<IpAddr> = config
         .gates
         .iter()
-        .flat_map(|gate| {
-            gate.members
-                .iter()
-                .filter_map(|member| source_of(gate, member))
-        })
+        .flat_map(|gate| gate.members.iter().filter_map(|member| source_of(gate, member)))
         .collect();
     all.into_iter()
         .map(|source| match TcpListener::bind((source, 0)) {
@@ -299,10 +247,7 @@ fn sources(config: &Config) -> Vec<Finding> {
 fn reports(gate: &Gate) -> Option<Finding> {
     (gate.bounce == Bounce::Auto && gate.dsn_next_hop.is_none()).then(|| {
         Finding::warning(
-            format!(
-                "gate {}: `bounce = \"auto\"` without `dsn_next_hop`",
-                gate.name
-            ),
+            format!("gate {}: `bounce = \"auto\"` without `dsn_next_hop`", gate.name),
             "name the MTA that takes reports to senders, or they stay in the spool",
         )
     })
@@ -358,19 +303,14 @@ async fn look_at_member(
     };
     match Connection::open(&next_hop, &patience).await {
         Ok(connection) => {
-            let known = memory
-                .map(|memory| memory.known(&next_hop.key))
-                .unwrap_or_default();
+            let known = memory.map(|memory| memory.known(&next_hop.key)).unwrap_or_default();
             let findings = met(&who, &gate.name, &next_hop, &connection, &known);
             connection.quit().await;
             findings
         }
         Err(error) => {
             let mend = mend_of(&error, &next_hop);
-            vec![Finding::error(
-                format!("{who} at {}: {error}", next_hop.address),
-                mend,
-            )]
+            vec![Finding::error(format!("{who} at {}: {error}", next_hop.address), mend)]
         }
     }
 }
@@ -403,9 +343,7 @@ fn met(
         )),
     }];
     for extension in [Extension::EightBitMime, Extension::SmtpUtf8] {
-        let before = known
-            .extensions
-            .is_some_and(|known| known.contains(extension));
+        let before = known.extensions.is_some_and(|known| known.contains(extension));
         if before && !offered.contains(extension) {
             findings.push(Finding::warning(
                 format!("{who}: it no longer offers {}", extension.keyword()),
@@ -417,9 +355,7 @@ fn met(
 }
 
 fn mend_of(error: &LinkError, next_hop: &NextHop) -> String {
-    let source = next_hop
-        .source
-        .map_or_else(String::new, |source| format!(" from {source}"));
+    let source = next_hop.source.map_or_else(String::new, |source| format!(" from {source}"));
     match error.stage() {
         Stage::Connect => format!("is it up, and does a firewall let us reach it{source}?"),
         Stage::Banner | Stage::Ehlo => {
@@ -448,11 +384,7 @@ mod tests {
     }
 
     fn gate(name: &str, member: Member) -> Gate {
-        Gate {
-            name: name.into(),
-            members: vec![member],
-            ..Gate::default()
-        }
+        Gate { name: name.into(), members: vec![member], ..Gate::default() }
     }
 
     /// An initialised state directory and a configuration without gates or metrics.
@@ -473,19 +405,12 @@ mod tests {
     #[test]
     fn a_directory_that_was_never_initialised_is_an_error_and_stays_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config {
-            data: folder.path().to_owned(),
-            ..Config::default()
-        };
+        let config = Config { data: folder.path().to_owned(), ..Config::default() };
         let finding = state_directory(&config);
         assert_eq!(finding.level, Level::Error);
         assert!(finding.mend.contains("lockgate init"), "{finding:?}");
         assert_eq!(key(&config).level, Level::Error);
-        assert_eq!(
-            std::fs::read_dir(folder.path()).unwrap().count(),
-            0,
-            "check made something"
-        );
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "check made something");
     }
 
     #[test]
@@ -521,21 +446,12 @@ mod tests {
         let listen = listener("gate out", "192.0.2.1:2525".parse().unwrap(), false);
         assert_eq!(listen.level, Level::Error);
         let gates = vec![gate("out", member("127.0.0.1:25", Some("192.0.2.1")))];
-        let findings = sources(&Config {
-            gates,
-            ..Config::default()
-        });
+        let findings = sources(&Config { gates, ..Config::default() });
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].level, Level::Error);
         assert!(findings[0].what.contains("192.0.2.1"), "{findings:?}");
         let gates = vec![gate("out", member("127.0.0.1:25", Some("127.0.0.1")))];
-        assert_eq!(
-            worst(&sources(&Config {
-                gates,
-                ..Config::default()
-            })),
-            Level::Ok
-        );
+        assert_eq!(worst(&sources(&Config { gates, ..Config::default() })), Level::Ok);
     }
 
     #[test]
@@ -546,10 +462,7 @@ mod tests {
         ];
         let findings = same_source(&same);
         assert_eq!(findings.len(), 1);
-        assert!(
-            findings[0].what.contains("outbound and inbound"),
-            "{findings:?}"
-        );
+        assert!(findings[0].what.contains("outbound and inbound"), "{findings:?}");
         let apart = [
             gate("outbound", member("192.0.2.9:25", Some("127.0.0.1"))),
             gate("inbound", member("192.0.2.9:25", Some("127.0.0.2"))),
@@ -565,10 +478,7 @@ mod tests {
 
     #[test]
     fn a_socket_path_that_the_system_does_not_take_is_an_error() {
-        let long = Config {
-            data: format!("/{}", "x".repeat(120)).into(),
-            ..Config::default()
-        };
+        let long = Config { data: format!("/{}", "x".repeat(120)).into(), ..Config::default() };
         assert_eq!(socket_path(&long).unwrap().level, Level::Error);
         assert_eq!(socket_path(&Config::default()), None);
     }
@@ -587,7 +497,7 @@ mod tests {
                 let reply = format!("250-{host}\r\n250 8BITMIME\r\n");
                 stream.write_all(reply.as_bytes()).await.unwrap();
                 // QUIT, or the end.
-                stream.read(&mut input).await.ok();
+                while stream.read(&mut input).await.is_ok_and(|read| read > 0) {}
             }
         });
         HostPort::new("127.0.0.1", port)
@@ -607,11 +517,7 @@ mod tests {
     }
 
     async fn look(address: HostPort, memory: &Memory) -> Vec<Finding> {
-        let member = Member {
-            name: "sems1".into(),
-            address: Some(address),
-            ..Member::default()
-        };
+        let member = Member { name: "sems1".into(), address: Some(address), ..Member::default() };
         let gate = gate("out", member.clone());
         look_at_member(&Config::default(), &gate, &member, Some(memory)).await
     }
@@ -623,10 +529,7 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].level, Level::Ok);
         let what = &findings[0].what;
-        assert!(
-            what.contains("host sems.example.net") && what.contains("8BITMIME"),
-            "{what}"
-        );
+        assert!(what.contains("host sems.example.net") && what.contains("8BITMIME"), "{what}");
         assert!(what.contains("in clear"), "{what}");
     }
 
@@ -636,23 +539,14 @@ mod tests {
         let findings = look(server("new.example.net").await, &memory).await;
         assert_eq!(findings[0].level, Level::Error);
         assert!(findings[0].what.contains("old.example.net"), "{findings:?}");
-        assert!(
-            findings[0].mend.contains("lockgate probe out"),
-            "{findings:?}"
-        );
-        assert!(
-            findings[1].what.contains("no longer offers SMTPUTF8"),
-            "{findings:?}"
-        );
+        assert!(findings[0].mend.contains("lockgate probe out"), "{findings:?}");
+        assert!(findings[1].what.contains("no longer offers SMTPUTF8"), "{findings:?}");
         assert_eq!(findings.len(), 2);
     }
 
     #[tokio::test]
     async fn a_member_that_does_not_answer_is_an_error() {
-        let closed = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let memory = known_as("sems.example.net", "");
         let findings = look(HostPort::new("127.0.0.1", closed.port()), &memory).await;
         assert_eq!(worst(&findings), Level::Error);
@@ -665,25 +559,13 @@ mod tests {
         let mut config = initialised(folder.path());
         config.spool.free_bytes_min = 1;
         let address = server("sems.example.net").await;
-        let member = Member {
-            name: "sems1".into(),
-            address: Some(address),
-            ..Member::default()
-        };
-        config.gates = vec![Gate {
-            listen: Some("127.0.0.1:0".parse().unwrap()),
-            ..gate("out", member)
-        }];
+        let member = Member { name: "sems1".into(), address: Some(address), ..Member::default() };
+        config.gates =
+            vec![Gate { listen: Some("127.0.0.1:0".parse().unwrap()), ..gate("out", member) }];
         let findings = run(&config).await;
-        let errors: Vec<_> = findings
-            .iter()
-            .filter(|finding| finding.level == Level::Error)
-            .collect();
+        let errors: Vec<_> =
+            findings.iter().filter(|finding| finding.level == Level::Error).collect();
         assert!(errors.is_empty(), "{errors:?}");
-        assert!(
-            findings
-                .iter()
-                .any(|finding| finding.what.contains("host sems.example.net"))
-        );
+        assert!(findings.iter().any(|finding| finding.what.contains("host sems.example.net")));
     }
 }

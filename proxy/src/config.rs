@@ -397,7 +397,11 @@ impl Config {
         }
         for (place, gate) in self.gates.iter().enumerate() {
             gate.check(&self.gates).map_err(|what| {
-                let name = if gate.name.is_empty() { format!("number {}", place + 1) } else { gate.name.clone() };
+                let name = if gate.name.is_empty() {
+                    format!("number {}", place + 1)
+                } else {
+                    gate.name.clone()
+                };
                 format!("gate {name}: {what}")
             })?;
             if self.gates[..place].iter().any(|other| other.name == gate.name) {
@@ -407,7 +411,10 @@ impl Config {
                 other.listen == gate.listen && gate.listen.is_some_and(|listen| listen.port() != 0)
             };
             if let Some(other) = self.gates[..place].iter().find(same) {
-                return Err(format!("gates {} and {} listen on the same address", other.name, gate.name));
+                return Err(format!(
+                    "gates {} and {} listen on the same address",
+                    other.name, gate.name
+                ));
             }
         }
         self.spool.check().map_err(|error| error.to_string())?;
@@ -438,7 +445,10 @@ impl Gate {
                 return Err("each member needs a `name` of letters, digits, `-`, `_` or `.`".into());
             }
             let Some(address) = &member.address else {
-                return Err(format!("member {}: `address` is missing, such as \"192.0.2.1:25\"", member.name));
+                return Err(format!(
+                    "member {}: `address` is missing, such as \"192.0.2.1:25\"",
+                    member.name
+                ));
             };
             if self.members[..place].iter().any(|other| other.name == member.name) {
                 return Err(format!("two members are named {}", member.name));
@@ -451,7 +461,9 @@ impl Gate {
             match all.iter().find(|gate| gate.name == *partner) {
                 None => return Err(format!("`returns` names {partner:?}, which is no gate")),
                 Some(gate) if gate.returns.is_some() => {
-                    return Err(format!("`returns` names {partner:?}, which is a return gate itself"));
+                    return Err(format!(
+                        "`returns` names {partner:?}, which is a return gate itself"
+                    ));
                 }
                 Some(_) => {}
             }

@@ -11,10 +11,11 @@
 //! Not here: when to try a dead member again within a transaction (`relay::next_hop`).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::{unix_micros, unix_ms};
 use crate::config::OnUnreachable;
 use crate::gate::{Effect, Errand, Gate, Gates, Holder, HolderKind, MemberIndex, Mode};
 use crate::id::Ids;
@@ -98,9 +99,10 @@ impl Health {
     }
 
     fn holds_for_outage(&self) -> bool {
-        self.gate.orders().iter().any(|order| {
-            order.holder.kind == HolderKind::Health && order.effect == Effect::Hold
-        })
+        self.gate
+            .orders()
+            .iter()
+            .any(|order| order.holder.kind == HolderKind::Health && order.effect == Effect::Hold)
     }
 
     /// Looks at the members of a gate that holds for an outage.
@@ -113,8 +115,7 @@ impl Health {
                 Reach::Down { since, .. } => Some(since),
                 Reach::Unknown | Reach::Up => None,
             };
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let id = self.ids.next(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+            let id = self.ids.next(unix_micros());
             let Ok(permit) = self.gate.enter_for(id, Errand::Probe, Some(member), |_| true) else {
                 continue;
             };
@@ -147,16 +148,12 @@ impl Health {
     /// How long the gate has held for the outage: by the order, which survives restarts, or by what
     /// this process saw.
     fn outage(&self, down_since: Option<Instant>) -> Duration {
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let now_ms = unix_ms();
         let held = self
             .gate
             .orders()
             .iter()
-            .filter(|order| {
-                order.holder.kind == HolderKind::Health && order.effect == Effect::Hold
-            })
+            .filter(|order| order.holder.kind == HolderKind::Health && order.effect == Effect::Hold)
             .map(|order| Duration::from_millis(now_ms.saturating_sub(order.since_unix_ms)))
             .max()
             .unwrap_or_default();
@@ -166,10 +163,13 @@ impl Health {
     async fn end_outage(&self, member: MemberIndex) {
         let gates = Arc::clone(&self.gates);
         let gate = self.gate.clone();
-        let backlog = self.spool.totals().iter().any(|totals| {
-            *totals.gate == *self.gate.name() && totals.all().messages > 0
-        });
-        let reason = format!("{} answers again; held mail goes before new mail", self.member_name(member));
+        let backlog = self
+            .spool
+            .totals()
+            .iter()
+            .any(|totals| *totals.gate == *self.gate.name() && totals.all().messages > 0);
+        let reason =
+            format!("{} answers again; held mail goes before new mail", self.member_name(member));
         let ended = tokio::task::spawn_blocking(move || {
             gates.release(
                 &gate,
@@ -180,10 +180,18 @@ impl Health {
         .await;
         match ended {
             Ok(Ok(_)) => {
-                tracing::info!(gate = self.gate.name(), mode = self.gate.mode_shown().as_str(), "health: the outage is over");
+                tracing::info!(
+                    gate = self.gate.name(),
+                    mode = self.gate.mode_shown().as_str(),
+                    "health: the outage is over"
+                );
             }
-            Ok(Err(error)) => tracing::error!(gate = self.gate.name(), %error, "health: the hold stays"),
-            Err(error) => tracing::error!(gate = self.gate.name(), %error, "health: the hold stays"),
+            Ok(Err(error)) => {
+                tracing::error!(gate = self.gate.name(), %error, "health: the hold stays")
+            }
+            Err(error) => {
+                tracing::error!(gate = self.gate.name(), %error, "health: the hold stays")
+            }
         }
     }
 
@@ -193,9 +201,11 @@ impl Health {
     }
 
     async fn place(&self, effect: Effect, name: &'static str, reason: String) -> Consequence {
-        let already = self.gate.orders().iter().any(|order| {
-            order.holder.kind == HolderKind::Health && order.effect == effect
-        });
+        let already = self
+            .gate
+            .orders()
+            .iter()
+            .any(|order| order.holder.kind == HolderKind::Health && order.effect == effect);
         if already {
             return Consequence::Ordered;
         }

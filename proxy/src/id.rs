@@ -68,10 +68,7 @@ impl FromStr for TransactionId {
         }
         let mut number: u64 = 0;
         for octet in text.bytes().map(|octet| octet.to_ascii_uppercase()) {
-            let digit = ALPHABET
-                .iter()
-                .position(|&letter| letter == octet)
-                .ok_or(ParseIdError)?;
+            let digit = ALPHABET.iter().position(|&letter| letter == octet).ok_or(ParseIdError)?;
             number = number.checked_mul(32).ok_or(ParseIdError)? + digit as u64;
         }
         Ok(Self(number))
@@ -89,9 +86,7 @@ impl Ids {
     /// when the clock was set back.
     #[must_use]
     pub fn new(last_seen: Option<TransactionId>) -> Self {
-        Self {
-            last: AtomicU64::new(last_seen.map_or(0, TransactionId::as_u64)),
-        }
+        Self { last: AtomicU64::new(last_seen.map_or(0, TransactionId::as_u64)) }
     }
 
     /// The next id, given the time in microseconds since 1970.
@@ -99,9 +94,7 @@ impl Ids {
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let next = now_us.max(last.saturating_add(1));
-            match self
-                .last
-                .compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed)
+            match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed)
             {
                 Ok(_) => return TransactionId(next),
                 Err(current) => last = current,
@@ -120,10 +113,8 @@ mod tests {
     #[test]
     fn ids_rise_although_the_clock_stands_or_goes_back() {
         let ids = Ids::new(Some(TransactionId(1_000)));
-        let given: Vec<u64> = [5, 2_000, 2_000, 1_999, 3_000]
-            .into_iter()
-            .map(|now| ids.next(now).as_u64())
-            .collect();
+        let given: Vec<u64> =
+            [5, 2_000, 2_000, 1_999, 3_000].into_iter().map(|now| ids.next(now).as_u64()).collect();
         assert_eq!(given, [1_001, 2_000, 2_001, 2_002, 3_000]);
     }
 
@@ -134,10 +125,7 @@ mod tests {
             let threads: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..1_000).map(|_| ids.next(7)).collect::<Vec<_>>()))
                 .collect();
-            threads
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         all.sort_unstable();
         all.dedup();
@@ -146,14 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in [
-            "",
-            "0",
-            "00000000000000",
-            "000000000000U",
-            "ZZZZZZZZZZZZZ",
-            "0000é0000000",
-        ] {
+        for text in ["", "0", "00000000000000", "000000000000U", "ZZZZZZZZZZZZZ", "0000é0000000"] {
             assert_eq!(text.parse::<TransactionId>(), Err(ParseIdError), "{text}");
         }
         assert_eq!("FZZZZZZZZZZZZ".parse(), Ok(TransactionId(u64::MAX)));

@@ -48,7 +48,9 @@ fn address<'de, D: serde::Deserializer<'de>>(
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
-        serde::de::Error::custom(format!("{text:?} is not address:port, such as \"127.0.0.1:9525\""))
+        serde::de::Error::custom(format!(
+            "{text:?} is not address:port, such as \"127.0.0.1:9525\""
+        ))
     })
 }
 
@@ -294,7 +296,11 @@ pub struct RelayCounts(pub Arc<GateMetrics>);
 
 impl Counts for RelayCounts {
     fn connection(&self, pooled: bool) {
-        if pooled { self.0.pooled.inc() } else { self.0.opened.inc() };
+        if pooled {
+            self.0.pooled.inc()
+        } else {
+            self.0.opened.inc()
+        };
     }
 
     fn failed(&self) {

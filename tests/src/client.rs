@@ -130,11 +130,7 @@ impl Receipt {
     #[must_use]
     pub fn last(&self) -> Option<&Reply> {
         let rcpt = self.rcpt.iter().rev().find(|reply| !reply.is_positive());
-        self.end
-            .as_ref()
-            .or(self.data.as_ref())
-            .or(rcpt)
-            .or(self.mail.as_ref())
+        self.end.as_ref().or(self.data.as_ref()).or(rcpt).or(self.mail.as_ref())
     }
 }
 
@@ -171,9 +167,8 @@ impl Client {
         if client.banner.code != 220 {
             return Err(io::Error::other(format!("greeting: {:?}", client.banner)));
         }
-        client.ehlo = client
-            .try_command("EHLO client.test")
-            .map_err(|lost| fault("EHLO", &lost))?;
+        client.ehlo =
+            client.try_command("EHLO client.test").map_err(|lost| fault("EHLO", &lost))?;
         if client.ehlo.code != 250 {
             return Err(io::Error::other(format!("EHLO: {:?}", client.ehlo)));
         }
@@ -188,17 +183,8 @@ impl Client {
     }
 
     fn on(stream: Stream) -> Self {
-        let none = Reply {
-            code: 0,
-            lines: vec![Vec::new()],
-        };
-        Self {
-            stream,
-            unread: Vec::new(),
-            limit: LONG,
-            banner: none.clone(),
-            ehlo: none,
-        }
+        let none = Reply { code: 0, lines: vec![Vec::new()] };
+        Self { stream, unread: Vec::new(), limit: LONG, banner: none.clone(), ehlo: none }
     }
 
     /// The same connection with another deadline for each reply.
@@ -226,13 +212,7 @@ impl Client {
         self.stream
             .write_all(octets)
             .and_then(|()| self.stream.flush())
-            .map_err(|error| {
-                if timed_out(&error) {
-                    Lost::TimedOut
-                } else {
-                    Lost::Closed
-                }
-            })
+            .map_err(|error| if timed_out(&error) { Lost::TimedOut } else { Lost::Closed })
     }
 
     /// Reads one reply, of any number of lines.
@@ -243,13 +223,9 @@ impl Client {
         loop {
             let line = self.read_line(deadline)?;
             let garbage = || Lost::Garbage(String::from_utf8_lossy(&line).into_owned());
-            let digits = line
-                .get(..3)
-                .filter(|digits| digits.iter().all(u8::is_ascii_digit));
+            let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit));
             let digits = digits.ok_or_else(garbage)?;
-            let digits = digits
-                .iter()
-                .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+            let digits = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
             if *code.get_or_insert(digits) != digits {
                 return Err(garbage());
             }
@@ -257,10 +233,7 @@ impl Client {
             match line.get(3) {
                 Some(b'-') => {}
                 Some(b' ') | None => {
-                    return Ok(Reply {
-                        code: digits,
-                        lines,
-                    });
+                    return Ok(Reply { code: digits, lines });
                 }
                 Some(_) => return Err(garbage()),
             }
@@ -428,11 +401,7 @@ impl Client {
     #[track_caller]
     pub fn starttls(mut self, config: Arc<ClientConfig>, name: &str) -> Self {
         assert_eq!(self.command("STARTTLS").code, 220);
-        assert!(
-            self.unread.is_empty(),
-            "octets in clear after 220: {:?}",
-            self.unread
-        );
+        assert!(self.unread.is_empty(), "octets in clear after 220: {:?}", self.unread);
         let limit = self.limit;
         let mut client = Self::on(under_tls(self.stream, config, name)).patient(limit);
         client.banner = self.banner;
@@ -477,9 +446,7 @@ fn fault(stage: &str, lost: &Lost) -> io::Error {
 }
 
 fn under_tls(stream: Stream, config: Arc<ClientConfig>, name: &str) -> Stream {
-    let Stream::Plain(socket) = stream else {
-        panic!("already under TLS")
-    };
+    let Stream::Plain(socket) = stream else { panic!("already under TLS") };
     socket.set_nodelay(true).unwrap();
     let name = name.to_owned().try_into().unwrap();
     let connection = ClientConnection::new(config, name).unwrap();
@@ -490,11 +457,7 @@ fn connect_from(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSt
     let Some(source) = source else {
         return TcpStream::connect_timeout(&address, Duration::from_secs(5));
     };
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket: OwnedFd = rustix::net::socket(family, SocketType::STREAM, None)?;
     rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
     rustix::net::connect(&socket, &address)?;

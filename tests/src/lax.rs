@@ -40,17 +40,11 @@ impl Lax {
         let address = port::free_address();
         let listener = TcpListener::bind(address).unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
-        let handler = Receiver {
-            all: Arc::clone(&received),
-            one: Received::default(),
-        };
+        let handler = Receiver { all: Arc::clone(&received), one: Received::default() };
         let name = name.to_owned();
         std::thread::spawn(move || {
             let mut server = Server::new(handler);
-            server
-                .with_name(name)
-                .with_num_threads(sessions)
-                .with_tcp_listener(listener);
+            server.with_name(name).with_num_threads(sessions).with_tcp_listener(listener);
             server.serve().unwrap();
         });
         Self { address, received }
@@ -72,9 +66,7 @@ impl Lax {
     #[track_caller]
     pub fn wait_for(&self, count: usize, limit: Duration) -> Vec<Received> {
         let what = format!("{count} messages at the lax server");
-        wait::until_true(&what, limit, || {
-            self.received.lock().unwrap().len() >= count
-        });
+        wait::until_true(&what, limit, || self.received.lock().unwrap().len() >= count);
         self.received()
     }
 }
@@ -87,10 +79,7 @@ struct Receiver {
 
 impl Handler for Receiver {
     fn mail(&mut self, _ip: IpAddr, _domain: &str, from: &str) -> Response {
-        self.one = Received {
-            reverse_path: from.to_owned(),
-            ..Received::default()
-        };
+        self.one = Received { reverse_path: from.to_owned(), ..Received::default() };
         response::OK
     }
 

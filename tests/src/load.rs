@@ -45,10 +45,7 @@ impl Sent {
     /// How many attempts ended after the final dot without a reply: each may have left a copy.
     #[must_use]
     pub fn unknown(&self) -> usize {
-        self.attempts
-            .iter()
-            .filter(|receipt| receipt.unknown())
-            .count()
+        self.attempts.iter().filter(|receipt| receipt.unknown()).count()
     }
 }
 
@@ -76,12 +73,7 @@ impl Load {
     #[must_use]
     pub const fn to(address: SocketAddr) -> Self {
         let limit = Duration::from_secs(30);
-        Self {
-            address,
-            connections: 4,
-            style: Style::Pipelined,
-            limit,
-        }
+        Self { address, connections: 4, style: Style::Pipelined, limit }
     }
 
     /// Over so many connections.
@@ -104,21 +96,9 @@ impl Load {
     #[track_caller]
     pub fn all_accepted(self, mails: &[Mail]) {
         let sent = self.once(mails);
-        let failed: Vec<_> = mails
-            .iter()
-            .zip(&sent)
-            .filter(|(_, sent)| !sent.accepted())
-            .collect();
-        let names: Vec<_> = failed
-            .iter()
-            .take(5)
-            .map(|(mail, sent)| (mail.key(), sent))
-            .collect();
-        assert!(
-            failed.is_empty(),
-            "{} not accepted, the first: {names:#?}",
-            failed.len()
-        );
+        let failed: Vec<_> = mails.iter().zip(&sent).filter(|(_, sent)| !sent.accepted()).collect();
+        let names: Vec<_> = failed.iter().take(5).map(|(mail, sent)| (mail.key(), sent)).collect();
+        assert!(failed.is_empty(), "{} not accepted, the first: {names:#?}", failed.len());
     }
 
     /// Sends again what was not accepted, until all is, `limit` is over, or `progress` is stopped.
@@ -172,9 +152,7 @@ impl Load {
     /// One attempt over the open connection or a new one; `None` when there is no session.
     fn attempt(self, client: &mut Option<Client>, mail: &Mail) -> Option<Receipt> {
         if client.is_none() {
-            *client = Client::try_open(self.address, None)
-                .ok()
-                .map(|new| new.patient(self.limit));
+            *client = Client::try_open(self.address, None).ok().map(|new| new.patient(self.limit));
         }
         let receipt = client.as_mut()?.transaction(mail, self.style);
         let closing = receipt.last().is_some_and(|reply| reply.code == 421);

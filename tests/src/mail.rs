@@ -103,11 +103,7 @@ impl Mail {
                 .collect(),
             Kind::Attachment(octets) => attachment(octets, &mut random),
         };
-        let subject = if kind == Kind::Utf8 {
-            "Grüße"
-        } else {
-            "a message of a story"
-        };
+        let subject = if kind == Kind::Utf8 { "Grüße" } else { "a message of a story" };
         mail.data = header(story, n, subject);
         mail.data.extend_from_slice(b"\r\n");
         mail.data.extend_from_slice(&body);
@@ -163,19 +159,14 @@ impl Mail {
     /// The RCPT commands, without CRLF.
     #[must_use]
     pub fn rcpt_lines(&self) -> Vec<String> {
-        self.forward_paths
-            .iter()
-            .map(|path| format!("RCPT TO:{path}"))
-            .collect()
+        self.forward_paths.iter().map(|path| format!("RCPT TO:{path}")).collect()
     }
 }
 
 /// `n` messages of mixed kinds and sizes, 0 B to 25 MiB: the mail of a small company in a minute.
 #[must_use]
 pub fn mixed(story: &str, n: usize) -> Vec<Mail> {
-    (0..n)
-        .map(|number| Mail::new(story, number, mixed_kind(number)))
-        .collect()
+    (0..n).map(|number| Mail::new(story, number, mixed_kind(number))).collect()
 }
 
 fn mixed_kind(n: usize) -> Kind {
@@ -276,9 +267,7 @@ fn header(story: &str, n: usize, subject: &str) -> Vec<u8> {
 
 fn line(octets: usize, random: &mut Random) -> Vec<u8> {
     // Never a dot: stuffing is the business of `dots`.
-    (0..octets)
-        .map(|_| b'a' + u8::try_from(random.below(26)).unwrap())
-        .collect()
+    (0..octets).map(|_| b'a' + u8::try_from(random.below(26)).unwrap()).collect()
 }
 
 fn text(octets: usize, random: &mut Random) -> Vec<u8> {
@@ -293,19 +282,7 @@ fn text(octets: usize, random: &mut Random) -> Vec<u8> {
 
 fn dots() -> Vec<u8> {
     let mut data = Vec::new();
-    for content in [
-        ".",
-        "..",
-        "...",
-        ".a",
-        "a.",
-        ". .",
-        "",
-        ".",
-        "",
-        "...............",
-        ".",
-    ] {
+    for content in [".", "..", "...", ".a", "a.", ". .", "", ".", "", "...............", "."] {
         if content.starts_with('.') {
             data.push(b'.');
         }
@@ -348,10 +325,7 @@ impl Random {
     }
 
     /// The next number.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an endless sequence, not an iterator"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an endless sequence, not an iterator")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

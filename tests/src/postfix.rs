@@ -117,9 +117,8 @@ impl Settings {
 
     fn main_cf(&self, folder: &Path) -> String {
         let folder = folder.display();
-        let relay = self.relay.map_or(String::new(), |relay| {
-            format!("[{}]:{}", relay.ip(), relay.port())
-        });
+        let relay =
+            self.relay.map_or(String::new(), |relay| format!("[{}]:{}", relay.ip(), relay.port()));
         let mut text = format!(
             "compatibility_level = 3.7\n\
              queue_directory = {folder}/queue\n\
@@ -201,25 +200,13 @@ impl Postfix {
         for name in ["etc", "queue", "data"] {
             fs::create_dir(path.join(name)).unwrap();
         }
-        let owned = Command::new("chown")
-            .arg("postfix")
-            .arg(path.join("data"))
-            .status()
-            .unwrap();
+        let owned = Command::new("chown").arg("postfix").arg(path.join("data")).status().unwrap();
         assert!(owned.success(), "no user postfix");
         fs::write(path.join("etc/main.cf"), settings.main_cf(path)).unwrap();
         let listen = settings.listen.to_string();
-        fs::write(
-            path.join("etc/master.cf"),
-            MASTER.replace("{listen}", &listen),
-        )
-        .unwrap();
+        fs::write(path.join("etc/master.cf"), MASTER.replace("{listen}", &listen)).unwrap();
 
-        let mut postfix = Self {
-            settings,
-            folder,
-            process: None,
-        };
+        let mut postfix = Self { settings, folder, process: None };
         // Makes the folders of the queue.
         postfix.run("postfix", &["check"]);
         postfix.start_again();
@@ -241,12 +228,7 @@ impl Postfix {
         let ready = wait::within(wait::LONG, || {
             (is_open(listen) || process.ended().is_some()).then(|| process.ended())
         });
-        assert_eq!(
-            ready,
-            Some(None),
-            "Postfix does not start\n--- maillog\n{}",
-            self.log()
-        );
+        assert_eq!(ready, Some(None), "Postfix does not start\n--- maillog\n{}", self.log());
         self.process = Some(process);
     }
 
@@ -268,10 +250,7 @@ impl Postfix {
     #[track_caller]
     pub fn queue(&self) -> Vec<Value> {
         let output = self.run("postqueue", &["-j"]);
-        output
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Tries to deliver all queued mail now.

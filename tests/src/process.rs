@@ -61,12 +61,7 @@ impl Process {
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name} ({command:?}): {error}"));
-        Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-            ended: None,
-        }
+        Self { name: name.to_owned(), child, log: log.to_owned(), ended: None }
     }
 
     /// The process id.
@@ -114,11 +109,9 @@ impl Process {
                 self.name,
                 self.log_tail()
             ),
-            None => panic!(
-                "{}: not within {limit:?}: {what}\n--- log\n{}",
-                self.name,
-                self.log_tail()
-            ),
+            None => {
+                panic!("{}: not within {limit:?}: {what}\n--- log\n{}", self.name, self.log_tail())
+            }
         }
     }
 
@@ -142,11 +135,7 @@ impl Process {
     #[track_caller]
     pub fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
         let Some(status) = wait::within(limit, || self.ended()) else {
-            panic!(
-                "{}: still running after {limit:?}\n--- log\n{}",
-                self.name,
-                self.log_tail()
-            );
+            panic!("{}: still running after {limit:?}\n--- log\n{}", self.name, self.log_tail());
         };
         status
     }
@@ -174,12 +163,7 @@ impl Drop for Process {
         }
         // A failing story shows what its processes said last.
         if std::thread::panicking() {
-            eprintln!(
-                "--- {} (log of process {})\n{}",
-                self.name,
-                self.id(),
-                self.log_tail()
-            );
+            eprintln!("--- {} (log of process {})\n{}", self.name, self.id(), self.log_tail());
         }
     }
 }

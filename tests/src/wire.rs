@@ -83,8 +83,5 @@ impl Write for Stream {
 /// Is this the error of a deadline that has passed?
 #[must_use]
 pub fn timed_out(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

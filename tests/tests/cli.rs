@@ -1,10 +1,6 @@
 //! Control, as an administrator meets it: verbs, exit codes, JSON, metrics, log lines, errors.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -24,25 +20,15 @@ fn exit_codes_are_yes_error_no_and_inconclusive() {
     lockgate.cli(&["status"]).expect(0);
     lockgate.cli(&["frobnicate"]).expect(1);
     lockgate.cli(&["hold", "outbound"]).expect(1);
-    lockgate
-        .cli(&["hold", "nowhere", "--reason", "x"])
-        .expect(1);
-    lockgate
-        .cli(&["hold", "outbound", "--reason", " "])
-        .expect(1);
+    lockgate.cli(&["hold", "nowhere", "--reason", "x"]).expect(1);
+    lockgate.cli(&["hold", "outbound", "--reason", " "]).expect(1);
     lockgate.cli(&["held", "show", "0000000000000"]).expect(1);
     lockgate.cli(&["orders", "end", "4711"]).expect(1);
-    lockgate
-        .cli(&["cordon", "outbound", "nobody", "--reason", "x"])
-        .expect(1);
-    lockgate
-        .cli(&["wait", "quiet", "outbound", "--timeout", "10s"])
-        .expect(0);
+    lockgate.cli(&["cordon", "outbound", "nobody", "--reason", "x"]).expect(1);
+    lockgate.cli(&["wait", "quiet", "outbound", "--timeout", "10s"]).expect(0);
     lockgate.cli(&["--help"]).expect(0);
     sink.stop();
-    lockgate
-        .cli(&["probe", "outbound", "--to", "a@x.test"])
-        .expect(3);
+    lockgate.cli(&["probe", "outbound", "--to", "a@x.test"]).expect(3);
 }
 
 #[test]
@@ -50,10 +36,7 @@ fn without_a_daemon_a_verb_says_so_and_names_the_mend() {
     let sink = Sink::start("sink.test");
     let lockgate = Settings::with([Gate::to("outbound", sink.address())]).initialised();
     let answer = lockgate.cli(&["status"]).expect(1);
-    assert!(
-        answer.err.contains("lockgate.sock") && answer.err.contains("serve"),
-        "{answer:?}"
-    );
+    assert!(answer.err.contains("lockgate.sock") && answer.err.contains("serve"), "{answer:?}");
     assert!(answer.out.is_empty());
 }
 
@@ -70,11 +53,7 @@ fn options_stand_before_or_after_the_verb_and_the_folder_may_come_from_the_envir
         ["status", "--data", data, "-o", "json"],
         ["-o", "json", "status", "--config", config],
     ] {
-        assert_eq!(
-            lockgate.run(&line).expect(0).json()["ready"],
-            true,
-            "{line:?}"
-        );
+        assert_eq!(lockgate.run(&line).expect(0).json()["ready"], true, "{line:?}");
     }
     let output = Command::new(lockgate::binary())
         .args(["status", "-o", "json"])
@@ -89,23 +68,13 @@ fn status_says_on_one_screen_what_is_held_by_whom_and_what_to_type_next() {
     let sink = Sink::start("sink.test");
     let lockgate = Lockgate::before(&sink);
     let calm = lockgate.ok(&["status"]).out;
-    assert!(
-        calm.contains("mail is safe") && calm.lines().count() <= 24,
-        "{calm}"
-    );
+    assert!(calm.contains("mail is safe") && calm.lines().count() <= 24, "{calm}");
     lockgate.hold("outbound");
     for n in 0..3 {
         Client::open(lockgate.outbound()).deliver(&Mail::short("s", n));
     }
     let held = lockgate.ok(&["status"]).out;
-    for part in [
-        "outbound",
-        "held",
-        "3",
-        "operator",
-        "a story",
-        "release outbound",
-    ] {
+    for part in ["outbound", "held", "3", "operator", "a story", "release outbound"] {
         assert!(held.contains(part), "{part:?} is missing in\n{held}");
     }
     assert!(held.lines().count() <= 30, "one screen:\n{held}");
@@ -135,21 +104,11 @@ fn unknown_keys_are_errors_with_their_line_and_a_hint() {
     ] {
         let settings = Settings::with([Gate::to("outbound", sink.address())]);
         let mut lockgate = settings.set(section, key, value).written();
-        let line = lockgate
-            .config_text()
-            .lines()
-            .position(|line| line.starts_with(key))
-            .unwrap();
+        let line = lockgate.config_text().lines().position(|line| line.starts_with(key)).unwrap();
         let (code, said) = lockgate.serve_refused();
         assert_eq!(code, 1);
-        assert!(
-            said.contains(&format!("lockgate.toml:{}", line + 1)),
-            "the line: {said}"
-        );
-        assert!(
-            said.contains(key) && said.contains(hint),
-            "did you mean {hint}? {said}"
-        );
+        assert!(said.contains(&format!("lockgate.toml:{}", line + 1)), "the line: {said}");
+        assert!(said.contains(key) && said.contains(hint), "did you mean {hint}? {said}");
     }
     let gate = Gate::to("outbound", sink.address()).set("on_unreachble", "\"hold\"");
     let mut lockgate = Settings::with([gate]).written();
@@ -165,20 +124,8 @@ fn contradictions_in_the_configuration_are_refused() {
     ]);
     assert!(twice.written().serve_refused().1.contains("outbound"));
     let partner = Gate::to("back", sink.address()).set("returns", "\"nowhere\"");
-    assert!(
-        Settings::with([partner])
-            .written()
-            .serve_refused()
-            .1
-            .contains("nowhere")
-    );
-    assert!(
-        Settings::with([])
-            .written()
-            .serve_refused()
-            .1
-            .contains("gate")
-    );
+    assert!(Settings::with([partner]).written().serve_refused().1.contains("nowhere"));
+    assert!(Settings::with([]).written().serve_refused().1.contains("gate"));
 }
 
 #[test]
@@ -195,10 +142,7 @@ fn check_binds_and_probes_and_says_what_is_wrong() {
     assert!(answer.said().contains("sems1"), "{answer:?}");
     let taken = std::net::TcpListener::bind(lockgate.outbound()).unwrap();
     let answer = lockgate.run(&check).expect(2);
-    assert!(
-        answer.said().contains(&lockgate.outbound().to_string()),
-        "{answer:?}"
-    );
+    assert!(answer.said().contains(&lockgate.outbound().to_string()), "{answer:?}");
     drop(taken);
 }
 
@@ -212,54 +156,24 @@ fn metrics_count_what_happens_without_addresses_or_ids() {
         client.deliver(&Mail::short("m", n));
     }
     sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody").times(1));
-    assert!(
-        !client
-            .transaction(&Mail::short("m", 3), Style::LockStep)
-            .accepted()
-    );
+    assert!(!client.transaction(&Mail::short("m", 3), Style::LockStep).accepted());
     lockgate.hold("outbound");
     let reply = client.deliver(&Mail::short("m", 4));
     let id = reply.text().split(' ').nth(3).unwrap().to_owned();
 
     let metrics = lockgate.metrics();
     let gate = ("gate", "outbound");
-    assert_eq!(
-        metrics.value("lockgate_gate_mode", &[gate, ("mode", "hold")]),
-        Some(1.0)
-    );
-    assert_eq!(
-        metrics.value("lockgate_gate_mode", &[gate, ("mode", "pass")]),
-        Some(0.0)
-    );
-    assert_eq!(
-        metrics.value("lockgate_held_messages", &[gate, ("state", "held")]),
-        Some(1.0)
-    );
-    assert!(
-        metrics
-            .value("lockgate_held_bytes", &[gate])
-            .is_some_and(|bytes| bytes > 100.0)
-    );
-    assert!(
-        metrics
-            .value("lockgate_held_oldest_age_seconds", &[gate])
-            .is_some()
-    );
-    assert!(
-        metrics
-            .value("lockgate_spool_free_bytes", &[])
-            .is_some_and(|bytes| bytes > 1e6)
-    );
+    assert_eq!(metrics.value("lockgate_gate_mode", &[gate, ("mode", "hold")]), Some(1.0));
+    assert_eq!(metrics.value("lockgate_gate_mode", &[gate, ("mode", "pass")]), Some(0.0));
+    assert_eq!(metrics.value("lockgate_held_messages", &[gate, ("state", "held")]), Some(1.0));
+    assert!(metrics.value("lockgate_held_bytes", &[gate]).is_some_and(|bytes| bytes > 100.0));
+    assert!(metrics.value("lockgate_held_oldest_age_seconds", &[gate]).is_some());
+    assert!(metrics.value("lockgate_spool_free_bytes", &[]).is_some_and(|bytes| bytes > 1e6));
     assert!(metrics.sum("lockgate_build_info", &[]) >= 1.0);
     let transactions =
         |outcome| metrics.sum("lockgate_transactions_total", &[gate, ("outcome", outcome)]);
     // One more was passed to meet the next hop.
-    assert_eq!(
-        (transactions("relayed"), transactions("held")),
-        (4.0, 1.0),
-        "{}",
-        metrics.0
-    );
+    assert_eq!((transactions("relayed"), transactions("held")), (4.0, 1.0), "{}", metrics.0);
     assert_eq!(transactions("refused"), 1.0);
     for name in [
         "lockgate_next_hop_latency_seconds_bucket",
@@ -268,11 +182,7 @@ fn metrics_count_what_happens_without_addresses_or_ids() {
         "lockgate_in_flight_transactions",
         "lockgate_replay_remaining_messages",
     ] {
-        assert!(
-            metrics.0.contains(name),
-            "{name} is missing in\n{}",
-            metrics.0
-        );
+        assert!(metrics.0.contains(name), "{name} is missing in\n{}", metrics.0);
     }
     for private in ["client.test", "server.test", "127.0.0.1", id.as_str()] {
         assert!(!metrics.0.contains(private), "{private} is in a label");
@@ -286,12 +196,7 @@ fn health_and_readiness_answer_over_http() {
     assert_eq!(lockgate.http("/healthz").0, 200);
     assert_eq!(lockgate.http("/readyz").0, 200);
     assert_eq!(lockgate.http("/nowhere").0, 404);
-    assert!(
-        http_get(lockgate.metrics_address(), "/metrics")
-            .unwrap()
-            .1
-            .ends_with("# EOF\n")
-    );
+    assert!(http_get(lockgate.metrics_address(), "/metrics").unwrap().1.ends_with("# EOF\n"));
 }
 
 /// One log line per ended transaction: key=value or JSON, UTC with a fraction, no mail data.
@@ -300,9 +205,7 @@ fn each_transaction_leaves_one_line_without_mail_data() {
     for format in ["text", "json"] {
         let sink = Sink::start("sink.test");
         let settings = Settings::with([Gate::to("outbound", sink.address())]);
-        let lockgate = settings
-            .set("log", "format", &format!("{format:?}"))
-            .start();
+        let lockgate = settings.set("log", "format", &format!("{format:?}")).start();
         let mut client = Client::open(lockgate.outbound());
         for n in 0..5 {
             client.deliver(&Mail::short("log", n));
@@ -317,19 +220,13 @@ fn each_transaction_leaves_one_line_without_mail_data() {
                 assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
             } else {
                 let time = lines[0].split(' ').next().unwrap();
-                assert!(
-                    time.ends_with('Z') && time.contains('.'),
-                    "UTC with a fraction: {time}"
-                );
+                assert!(time.ends_with('Z') && time.contains('.'), "UTC with a fraction: {time}");
                 assert!(
                     lines[0].contains("gate=\"outbound\"") || lines[0].contains("gate=outbound")
                 );
             }
         }
-        assert!(
-            !lockgate.log().contains("a message of a story"),
-            "no mail data"
-        );
+        assert!(!lockgate.log().contains("a message of a story"), "no mail data");
     }
 }
 
@@ -362,20 +259,8 @@ fn lists_are_json_lines_and_tables_for_people() {
     assert_eq!(table.lines().count(), 4, "a head and three rows:\n{table}");
     assert!(!table.contains('\u{1b}'), "no colours into a pipe");
     assert_eq!(lockgate.ok(&["gates", "-o", "json"]).json_lines().len(), 1);
-    assert_eq!(
-        lockgate
-            .ok(&["orders", "list", "-o", "json"])
-            .json_lines()
-            .len(),
-        1
-    );
-    assert_eq!(
-        lockgate
-            .ok(&["held", "list", "--limit", "2", "-o", "json"])
-            .json_lines()
-            .len(),
-        2
-    );
+    assert_eq!(lockgate.ok(&["orders", "list", "-o", "json"]).json_lines().len(), 1);
+    assert_eq!(lockgate.ok(&["held", "list", "--limit", "2", "-o", "json"]).json_lines().len(), 2);
 }
 
 /// What a hostile client writes cannot drive an administrator's terminal.
@@ -390,11 +275,7 @@ fn control_characters_never_reach_a_terminal() {
     let mut client = Client::open(lockgate.outbound());
     client.command("EHLO evil\x1b[31m.test");
     let receipt = client.transaction(&mail, Style::LockStep);
-    for verb in [
-        &["held", "list"][..],
-        &["status"],
-        &["held", "list", "-o", "json"],
-    ] {
+    for verb in [&["held", "list"][..], &["status"], &["held", "list", "-o", "json"]] {
         let answer = lockgate.cli(verb);
         assert!(!answer.said().contains('\u{1b}'), "{verb:?}");
     }
@@ -410,32 +291,21 @@ fn proxy_and_control_run_apart() {
     let start = |verb: &str| {
         let mut command = bound_to_us(lockgate::binary());
         command.arg(verb).arg("--config").arg(lockgate.config());
-        Process::start(
-            verb,
-            command,
-            &lockgate.folder().join(format!("{verb}.log")),
-        )
+        Process::start(verb, command, &lockgate.folder().join(format!("{verb}.log")))
     };
     let mut proxy = start("proxy");
     proxy.wait_for_port(lockgate.outbound(), LONG);
     Client::open(lockgate.outbound()).deliver(&Mail::short("a", 1));
     lockgate.cli(&["status"]).expect(1);
     let mut control = start("control");
-    wait::until_true("control answers", LONG, || {
-        lockgate.cli(&["status"]).code == 0
-    });
+    wait::until_true("control answers", LONG, || lockgate.cli(&["status"]).code == 0);
     lockgate.hold("outbound");
     control.kill();
     let reply = Client::open(lockgate.outbound()).deliver(&Mail::short("a", 2));
-    assert!(
-        reply.text().contains("held as"),
-        "the last order stays: {reply:?}"
-    );
+    assert!(reply.text().contains("held as"), "the last order stays: {reply:?}");
     // A socket file that nobody serves any more is replaced.
     let _control = start("control");
-    wait::until_true("control answers again", LONG, || {
-        lockgate.cli(&["gates"]).code == 0
-    });
+    wait::until_true("control answers again", LONG, || lockgate.cli(&["gates"]).code == 0);
     lockgate.release("outbound");
     sink.wait_for(2, LONG);
     proxy.signal(Signal::TERM);
@@ -453,15 +323,9 @@ fn init_is_safe_to_repeat() {
     lockgate.stop();
     let again = lockgate.run(&["init", "--config", lockgate.config().to_str().unwrap()]);
     assert_eq!(again.code, 0, "{again:?}");
-    assert_eq!(
-        fs::read(lockgate.data().join("keys/spool.key")).unwrap(),
-        key
-    );
+    assert_eq!(fs::read(lockgate.data().join("keys/spool.key")).unwrap(), key);
     lockgate.serve();
-    assert_eq!(
-        (lockgate.mode("outbound"), lockgate.held().len()),
-        ("hold".to_owned(), 1)
-    );
+    assert_eq!((lockgate.mode("outbound"), lockgate.held().len()), ("hold".to_owned(), 1));
 }
 
 #[test]

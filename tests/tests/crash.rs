@@ -5,11 +5,7 @@
 //! repeated; where exactly they fall is up to the machine. A disk that dies at every single
 //! operation is in the spool's own tests.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -28,16 +24,9 @@ const MESSAGES: usize = 300;
 const CRASHES: usize = 5;
 
 fn mails(story: &str) -> Vec<Mail> {
-    let kinds = [
-        Kind::Text(300),
-        Kind::Nothing,
-        Kind::Text(9_000),
-        Kind::Dots,
-        Kind::Attachment(150_000),
-    ];
-    (0..MESSAGES)
-        .map(|n| Mail::new(story, n, kinds[n % kinds.len()]))
-        .collect()
+    let kinds =
+        [Kind::Text(300), Kind::Nothing, Kind::Text(9_000), Kind::Dots, Kind::Attachment(150_000)];
+    (0..MESSAGES).map(|n| Mail::new(story, n, kinds[n % kinds.len()])).collect()
 }
 
 /// Sends all until they are accepted, and kills lockgate at `CRASHES` moments meanwhile.
@@ -64,10 +53,7 @@ fn send_through_crashes(lockgate: &mut Lockgate, mails: &[Mail], seed: u64) -> V
 fn held_copies(lockgate: &Lockgate) -> HashMap<String, usize> {
     let mut copies = HashMap::new();
     for message in lockgate.held() {
-        let key = message["forward_paths"][0]["address"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let key = message["forward_paths"][0]["address"].as_str().unwrap().to_owned();
         *copies.entry(key).or_default() += 1;
     }
     copies
@@ -105,11 +91,7 @@ fn in_hold_what_was_answered_250_survives_kill_minus_nine_under_load() {
     assert_eq!(sink.copies(), held, "what was held is what goes out");
     let wires: HashMap<&str, &Mail> = mails.iter().map(|mail| (mail.key(), mail)).collect();
     for found in sink.taken() {
-        assert!(
-            found.data_without_trace() == wires[found.key()].data,
-            "{}",
-            found.key()
-        );
+        assert!(found.data_without_trace() == wires[found.key()].data, "{}", found.key());
     }
 }
 
@@ -148,10 +130,7 @@ fn in_replay_copies_arise_only_from_what_is_listed_as_uncertain() {
         lockgate.serve();
     }
     wait::until_true("all is out or uncertain", Duration::from_secs(60), || {
-        lockgate
-            .held()
-            .iter()
-            .all(|message| message["state"] == "uncertain")
+        lockgate.held().iter().all(|message| message["state"] == "uncertain")
     });
     let uncertain: HashSet<String> = held_copies(&lockgate).into_keys().collect();
     let copies = sink.copies();
@@ -167,11 +146,7 @@ fn in_replay_copies_arise_only_from_what_is_listed_as_uncertain() {
     for mail in &mails {
         let most = if uncertain.contains(mail.key()) { 2 } else { 1 };
         let found = copies.get(mail.key()).copied().unwrap_or(0);
-        assert!(
-            (1..=most).contains(&found),
-            "{}: {found} copies",
-            mail.key()
-        );
+        assert!((1..=most).contains(&found), "{}: {found} copies", mail.key());
     }
 }
 
@@ -218,19 +193,10 @@ impl Damaged {
             client.deliver(mail);
         }
         drop(client);
-        let ids = lockgate
-            .held()
-            .iter()
-            .map(|message| text(message, "id"))
-            .collect();
+        let ids = lockgate.held().iter().map(|message| text(message, "id")).collect();
         lockgate.stop();
         copy(&lockgate.data(), &lockgate.folder().join("aside"));
-        Self {
-            sink,
-            lockgate,
-            mails,
-            ids,
-        }
+        Self { sink, lockgate, mails, ids }
     }
 
     /// Puts the spool back as it was, and damages its one segment.
@@ -241,10 +207,7 @@ impl Damaged {
         self.sink.forget();
         let segments = self.lockgate.segments();
         // Restarts open new ones; the one with the mail is the largest.
-        let segment = segments
-            .iter()
-            .max_by_key(|path| fs::metadata(path).unwrap().len())
-            .unwrap();
+        let segment = segments.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
         let mut bytes = fs::read(segment).unwrap();
         spoil(&mut bytes);
         fs::write(segment, bytes).unwrap();
@@ -252,20 +215,12 @@ impl Damaged {
 
     /// Nothing that is still listed may be wrong: everything goes out as it came in, once.
     fn assert_the_rest_is_right(&mut self, what: &str) {
-        let listed: HashSet<String> = self
-            .lockgate
-            .held()
-            .iter()
-            .map(|message| text(message, "id"))
-            .collect();
-        assert!(
-            listed.iter().all(|id| self.ids.contains(id)),
-            "{what}: an id nobody was told"
-        );
+        let listed: HashSet<String> =
+            self.lockgate.held().iter().map(|message| text(message, "id")).collect();
+        assert!(listed.iter().all(|id| self.ids.contains(id)), "{what}: an id nobody was told");
         if listed.len() < self.mails.len() {
-            let told = self.lockgate.status()["spool"]["damage"]
-                .as_array()
-                .is_some_and(|d| !d.is_empty());
+            let told =
+                self.lockgate.status()["spool"]["damage"].as_array().is_some_and(|d| !d.is_empty());
             assert!(
                 told,
                 "{what}: {} of {} listed and nothing said",
@@ -275,10 +230,7 @@ impl Damaged {
         }
         self.lockgate.release("outbound");
         wait::until_true("all that can be read is out", LONG, || {
-            self.lockgate
-                .held()
-                .iter()
-                .all(|message| message["state"] == "damaged")
+            self.lockgate.held().iter().all(|message| message["state"] == "damaged")
         });
         let damaged = self.lockgate.held().len();
         assert!(self.sink.count() + damaged >= listed.len(), "{what}");
@@ -286,30 +238,15 @@ impl Damaged {
             self.mails.iter().map(|mail| (mail.key(), mail)).collect();
         for found in self.sink.taken() {
             let mail = wires[found.key()];
-            assert!(
-                found.data_without_trace() == mail.data,
-                "{what}: {} is wrong",
-                mail.key()
-            );
+            assert!(found.data_without_trace() == mail.data, "{what}: {} is wrong", mail.key());
             assert_eq!(found.rcpt_lines, mail.rcpt_lines(), "{what}");
         }
-        assert!(
-            self.sink.copies().values().all(|&copies| copies == 1),
-            "{what}"
-        );
+        assert!(self.sink.copies().values().all(|&copies| copies == 1), "{what}");
     }
 }
 
 fn copy(from: &Path, to: &Path) {
-    assert!(
-        Command::new("cp")
-            .arg("-a")
-            .arg(from)
-            .arg(to)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
 /// Goal: a torn segment costs the torn end, nothing else, and says so.
@@ -326,20 +263,13 @@ fn a_torn_segment_keeps_what_is_before_the_tear() {
         spool.lockgate.serve();
         let held = spool.lockgate.held();
         let left: Vec<String> = held.iter().map(|message| text(message, "id")).collect();
-        assert_eq!(
-            left,
-            spool.ids[..left.len()],
-            "cut at {cut}: what is before it, in order"
-        );
+        assert_eq!(left, spool.ids[..left.len()], "cut at {cut}: what is before it, in order");
         assert!(!left.is_empty(), "cut at {cut}");
         let mails = &spool.mails[..left.len()];
         spool.lockgate.release("outbound");
         spool.sink.wait_for(mails.len(), LONG);
         for mail in mails {
-            assert!(
-                spool.sink.one(mail.key()).data_without_trace() == mail.data,
-                "cut at {cut}"
-            );
+            assert!(spool.sink.one(mail.key()).data_without_trace() == mail.data, "cut at {cut}");
         }
         // Holding goes on in a new segment.
         spool.lockgate.hold("outbound");
@@ -363,11 +293,7 @@ fn a_flipped_bit_costs_at_most_what_it_hit_and_is_named() {
         spool.lockgate.serve();
         spool.assert_the_rest_is_right(&what);
         // One bit hits one frame: of 30 messages at least 28 stay.
-        assert!(
-            spool.sink.count() >= 28,
-            "{what}: {} delivered",
-            spool.sink.count()
-        );
+        assert!(spool.sink.count() >= 28, "{what}: {} delivered", spool.sink.count());
         spool.lockgate.kill();
     }
 }
@@ -408,11 +334,7 @@ fn kill_minus_nine_in_the_middle_of_mail_data_delivers_nothing() {
     lockgate.serve();
     // With the marker set before the final dot a crash here leaves it due or uncertain.
     wait::until_true("it is out, or uncertain", LONG, || {
-        sink.count() == 1
-            || lockgate
-                .held()
-                .iter()
-                .any(|message| message["state"] == "uncertain")
+        sink.count() == 1 || lockgate.held().iter().any(|message| message["state"] == "uncertain")
     });
     lockgate.cli(&["held", "retry", "--all", "--state", "uncertain"]);
     sink.wait_for(1, LONG);

@@ -3,11 +3,7 @@
 //! A story's verdict is worth what its instruments are worth: octets arrive as they were sent, a
 //! scripted fault is the fault that was asked for, and a real Postfix runs, retries and stops.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::time::Duration;
 
@@ -44,22 +40,13 @@ fn the_sink_refuses_at_each_stage_as_told() {
     sink.script(Rule::reply(Stage::End, "554 5.6.0 not this").times(1));
     let mut client = Client::open(sink.address());
 
-    let receipt = client.transaction(
-        &Mail::short("h", 1).from("<no@client.test>"),
-        Style::LockStep,
-    );
+    let receipt =
+        client.transaction(&Mail::short("h", 1).from("<no@client.test>"), Style::LockStep);
     assert_eq!(receipt.mail.unwrap().code, 451);
 
     let mail = Mail::short("h", 2).to(&["<nobody@server.test>", "<h2@server.test>"]);
     let receipt = client.transaction(&mail, Style::Pipelined);
-    assert_eq!(
-        receipt
-            .rcpt
-            .iter()
-            .map(|reply| reply.code)
-            .collect::<Vec<_>>(),
-        [550, 250]
-    );
+    assert_eq!(receipt.rcpt.iter().map(|reply| reply.code).collect::<Vec<_>>(), [550, 250]);
     assert_eq!(receipt.data.unwrap().code, 452);
 
     let receipt = client.transaction(&mail, Style::Pipelined);
@@ -68,10 +55,7 @@ fn the_sink_refuses_at_each_stage_as_told() {
     assert_eq!((sink.dots(), sink.count()), (1, 0));
 
     assert!(client.transaction(&mail, Style::LockStep).accepted());
-    assert_eq!(
-        sink.one("h2@server.test").forward_paths(),
-        ["h2@server.test"]
-    );
+    assert_eq!(sink.one("h2@server.test").forward_paths(), ["h2@server.test"]);
 }
 
 #[test]
@@ -110,26 +94,12 @@ fn the_sink_splits_garbles_and_delays_replies() {
     let sink = Sink::start("sink.test");
     sink.script(Rule::at(Stage::Ehlo, Action::Split));
     sink.script(Rule::at(Stage::Noop, Action::Raw(b"what?\r\n".to_vec())));
-    sink.script(Rule::at(
-        Stage::Mail,
-        Action::Delay(Duration::from_millis(150)),
-    ));
+    sink.script(Rule::at(Stage::Mail, Action::Delay(Duration::from_millis(150))));
     let mut client = Client::open(sink.address());
     assert!(client.ehlo.offers("8BITMIME"), "{:?}", client.ehlo);
-    assert_eq!(
-        client.try_command("NOOP"),
-        Err(Lost::Garbage("what?".to_owned()))
-    );
-    assert!(
-        client
-            .transaction(&Mail::short("h", 1), Style::Pipelined)
-            .accepted()
-    );
-    assert_eq!(
-        sink.sessions()[0].waiting,
-        3,
-        "MAIL, RCPT and DATA were there at once"
-    );
+    assert_eq!(client.try_command("NOOP"), Err(Lost::Garbage("what?".to_owned())));
+    assert!(client.transaction(&Mail::short("h", 1), Style::Pipelined).accepted());
+    assert_eq!(sink.sessions()[0].waiting, 3, "MAIL, RCPT and DATA were there at once");
 }
 
 #[test]
@@ -142,10 +112,7 @@ fn a_stopped_sink_is_gone_and_comes_back_under_another_name() {
     assert!(!is_open(sink.address()));
     assert_eq!(client.try_command("NOOP"), Err(Lost::Closed));
     sink.start_again("new.test");
-    assert_eq!(
-        Client::open(sink.address()).banner.text(),
-        "new.test ESMTP sink"
-    );
+    assert_eq!(Client::open(sink.address()).banner.text(), "new.test ESMTP sink");
     assert_eq!(sink.count(), 1);
 }
 
@@ -182,10 +149,7 @@ fn a_load_sends_again_what_was_not_accepted() {
     for (mail, sent) in mails.iter().zip(&sent) {
         assert_eq!(copies[mail.key()], 1 + sent.unknown(), "{}", mail.key());
     }
-    assert_eq!(
-        sent.iter().map(tests::load::Sent::unknown).sum::<usize>(),
-        3
-    );
+    assert_eq!(sent.iter().map(tests::load::Sent::unknown).sum::<usize>(), 3);
 }
 
 /// Goal: the real servers of the interop stories work without lockgate between them.
@@ -194,15 +158,10 @@ fn a_load_sends_again_what_was_not_accepted() {
 fn two_postfix_instances_relay_and_retry_with_equal_bodies() {
     let mut sink = Sink::start("sink.test");
     sink.stop();
-    let behind = Settings::relaying("behind.test", sink.address())
-        .long_queue_ids()
-        .start();
+    let behind = Settings::relaying("behind.test", sink.address()).long_queue_ids().start();
     let front = Settings::relaying("front.test", behind.address()).start();
-    let mails: Vec<Mail> = WELL_FORMED
-        .into_iter()
-        .enumerate()
-        .map(|(n, kind)| Mail::new("p", n, kind))
-        .collect();
+    let mails: Vec<Mail> =
+        WELL_FORMED.into_iter().enumerate().map(|(n, kind)| Mail::new("p", n, kind)).collect();
     Load::to(front.address()).all_accepted(&mails);
     front.wait_until_empty(LONG);
     assert_eq!(behind.queue().len(), mails.len());
@@ -213,11 +172,7 @@ fn two_postfix_instances_relay_and_retry_with_equal_bodies() {
     behind.wait_until_empty(LONG);
     for mail in &mails {
         let found = sink.one(mail.key());
-        assert!(
-            mail::body(&found.data) == mail::body(&mail.data),
-            "{}",
-            mail.key()
-        );
+        assert!(mail::body(&found.data) == mail::body(&mail.data), "{}", mail.key());
         assert_eq!(mail::field(&found.data, "Message-ID"), mail.message_id());
     }
     assert!(front.log().contains("status=sent"), "{}", front.log());

@@ -4,11 +4,7 @@
 //! A freshly installed server answers 250 and sends clear text, so a changed identity never gets
 //! mail before a person has looked.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::time::Duration;
 
@@ -29,9 +25,7 @@ fn before(sink: &Sink, on_unreachable: &str) -> Lockgate {
 /// Sends until it is accepted: what an MTA does.
 fn queue(lockgate: &Lockgate, mail: &Mail) {
     wait::until_true("the message is accepted", LONG, || {
-        Client::open(lockgate.outbound())
-            .transaction(mail, Style::LockStep)
-            .accepted()
+        Client::open(lockgate.outbound()).transaction(mail, Style::LockStep).accepted()
     });
 }
 
@@ -102,11 +96,7 @@ fn after_a_long_outage_a_person_decides() {
     queue(&lockgate, &Mail::short("o", 2));
     assert!(wait::stays(Duration::from_secs(2), || sink.count() == 0));
     lockgate.ok(&["probe", "outbound", "--to", "probe@x.test"]);
-    lockgate
-        .cli(&[
-            "uncordon", "outbound", "sems1", "--force", "--reason", "looked",
-        ])
-        .expect(0);
+    lockgate.cli(&["uncordon", "outbound", "sems1", "--force", "--reason", "looked"]).expect(0);
     lockgate.cli(&["release", "outbound"]);
     sink.wait_for(3, LONG);
 }
@@ -119,11 +109,7 @@ fn a_server_of_another_identity_gets_no_mail_before_a_probe() {
     for on_unreachable in ["refuse", "hold"] {
         let mut sink = Sink::start("old.test");
         let mut lockgate = before(&sink, on_unreachable);
-        assert!(
-            lockgate.member_status()["identity"]
-                .to_string()
-                .contains("old.test")
-        );
+        assert!(lockgate.member_status()["identity"].to_string().contains("old.test"));
         sink.stop();
         sink.start_again("new.test");
         queue(&lockgate, &Mail::short("i", 1));
@@ -140,26 +126,17 @@ fn a_server_of_another_identity_gets_no_mail_before_a_probe() {
 
         // A refused probe proves nothing.
         sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 not yet").times(1));
-        lockgate
-            .cli(&["probe", "outbound", "--to", "probe@x.test"])
-            .expect(2);
+        lockgate.cli(&["probe", "outbound", "--to", "probe@x.test"]).expect(2);
         assert_ne!(lockgate.cli(&["release", "outbound"]).code, 0);
 
-        let probe = lockgate
-            .ok(&["probe", "outbound", "--to", "probe@x.test", "-o", "json"])
-            .json();
+        let probe =
+            lockgate.ok(&["probe", "outbound", "--to", "probe@x.test", "-o", "json"]).json();
         assert_eq!(probe["members"][0]["identity_changed"], true, "{probe}");
         lockgate.cli(&["release", "outbound"]);
-        lockgate.cli(&[
-            "uncordon", "outbound", "sems1", "--force", "--reason", "probed",
-        ]);
+        lockgate.cli(&["uncordon", "outbound", "sems1", "--force", "--reason", "probed"]);
         sink.wait_for(2, LONG);
         lockgate.wait_for_mode("outbound", "pass", LONG);
-        assert!(
-            lockgate.member_status()["identity"]
-                .to_string()
-                .contains("new.test")
-        );
+        assert!(lockgate.member_status()["identity"].to_string().contains("new.test"));
         queue(&lockgate, &Mail::short("i", 2));
         assert_eq!(sink.one(Mail::short("i", 2).key()).server, "new.test");
     }
@@ -178,19 +155,9 @@ fn release_to_a_changed_member_unchecked_needs_a_reason() {
         lockgate.member_status()["cordoned"] == true
     });
     assert_eq!(sink.count(), 0);
-    lockgate
-        .cli(&["release", "outbound", "--unchecked"])
-        .expect(1);
+    lockgate.cli(&["release", "outbound", "--unchecked"]).expect(1);
     assert_eq!(sink.count(), 0);
-    lockgate
-        .cli(&[
-            "release",
-            "outbound",
-            "--unchecked",
-            "--reason",
-            "a rehearsal",
-        ])
-        .expect(0);
+    lockgate.cli(&["release", "outbound", "--unchecked", "--reason", "a rehearsal"]).expect(0);
     sink.wait_for(1, LONG);
 }
 
@@ -198,38 +165,25 @@ fn release_to_a_changed_member_unchecked_needs_a_reason() {
 fn a_member_never_seen_is_learned() {
     let mut sink = Sink::prepared("first.test", &tests::sink::FULL_OFFER);
     let lockgate = Settings::with([Gate::to("outbound", sink.address())]).start();
-    assert_eq!(
-        lockgate.member_status()["identity"],
-        serde_json::Value::Null
-    );
+    assert_eq!(lockgate.member_status()["identity"], serde_json::Value::Null);
     sink.start_again("first.test");
     queue(&lockgate, &Mail::short("l", 1));
-    assert!(
-        lockgate.member_status()["identity"]
-            .to_string()
-            .contains("first.test")
-    );
+    assert!(lockgate.member_status()["identity"].to_string().contains("first.test"));
 }
 
 #[test]
 fn probe_says_accepted_refused_or_no_answer() {
     let mut sink = Sink::start("sink.test");
     let lockgate = Lockgate::before(&sink);
-    let answer = lockgate
-        .ok(&["probe", "outbound", "--to", "p@x.test", "-o", "json"])
-        .json();
+    let answer = lockgate.ok(&["probe", "outbound", "--to", "p@x.test", "-o", "json"]).json();
     assert_eq!(answer["members"][0]["accepted"], true, "{answer}");
     let id = answer["members"][0]["message_id"].as_str().unwrap();
     let found = sink.one("p@x.test");
     assert_eq!(tests::mail::field(&found.data, "Message-ID").unwrap(), id);
     sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody"));
-    lockgate
-        .cli(&["probe", "outbound", "--to", "q@x.test"])
-        .expect(2);
+    lockgate.cli(&["probe", "outbound", "--to", "q@x.test"]).expect(2);
     sink.stop();
-    lockgate
-        .cli(&["probe", "outbound", "--to", "r@x.test"])
-        .expect(3);
+    lockgate.cli(&["probe", "outbound", "--to", "r@x.test"]).expect(3);
 }
 
 #[test]
@@ -247,13 +201,7 @@ fn a_cordoned_member_gets_nothing_new() {
     }
     assert_eq!((one.count(), two.count()), (0, 4));
     lockgate.ok(&["cordon", "outbound", "sems2", "--reason", "a story"]);
-    assert!(
-        client
-            .deliver(&Mail::short("c", 4))
-            .text()
-            .contains("held as"),
-        "none is free"
-    );
+    assert!(client.deliver(&Mail::short("c", 4)).text().contains("held as"), "none is free");
     lockgate.ok(&["uncordon", "outbound", "sems1", "--reason", "a story"]);
     one.wait_for(1, LONG);
     assert_eq!(two.count(), 4);

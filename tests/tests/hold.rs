@@ -1,14 +1,7 @@
 //! Hold: by order, mail is taken into the spool and promised only when it is safe there.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a story damages files behind lockgate's back"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a story damages files behind lockgate's back")]
 
 use std::collections::HashSet;
 use std::fs;
@@ -60,20 +53,12 @@ fn a_held_message_is_promised_by_its_id_and_can_be_looked_at() {
 
     let shown = lockgate.ok(&["held", "show", &id, "-o", "json"]).json();
     assert_eq!(shown["id"], id.as_str());
-    assert!(
-        !lockgate
-            .ok(&["held", "show", &id])
-            .said()
-            .contains("a message of a story")
-    );
+    assert!(!lockgate.ok(&["held", "show", &id]).said().contains("a message of a story"));
     let raw = lockgate.ok(&["held", "show", &id, "--raw"]).out;
     let content = String::from_utf8(tests::lax::unstuffed(&mail.data)).unwrap();
-    assert!(
-        raw.starts_with("Received:") && raw.ends_with(&content),
-        "{raw}"
-    );
+    assert!(raw.starts_with("Received:") && raw.ends_with(&content), "{raw}");
     assert_eq!(sink.dots(), 0);
-    assert_eq!(lockgate.log_lines(&[&id, "held"]).len(), 1, "one log line");
+    assert_eq!(lockgate.log_lines(&[&id, "outcome=\"held\""]).len(), 1, "one log line");
 }
 
 /// Goal: an order takes effect at the next MAIL of an open connection, without a refusal or a
@@ -89,11 +74,7 @@ fn an_order_takes_effect_at_the_next_mail_and_never_midway() {
     assert_eq!(client.command(&begun.rcpt_lines()[0]).code, 250);
     assert_eq!(client.command("DATA").code, 354);
     client.send(&begun.data).unwrap();
-    assert_eq!(
-        client.command(".").text(),
-        "2.0.0 queued as S000001",
-        "passed as it began"
-    );
+    assert_eq!(client.command(".").text(), "2.0.0 queued as S000001", "passed as it began");
 
     let reply = client.deliver(&Mail::short("h", 2));
     assert!(reply.text().starts_with("2.0.0 held as "), "{reply:?}");
@@ -121,10 +102,7 @@ fn an_order_survives_kill_minus_nine_and_restarts() {
     assert_eq!(lockgate.mode("outbound"), "hold");
     let order = lockgate.ok(&["orders", "list", "-o", "json"]).json_lines();
     assert_eq!(order.len(), 1);
-    assert_eq!(
-        (&order[0]["effect"], &order[0]["reason"]),
-        (&"hold".into(), &"a story".into())
-    );
+    assert_eq!((&order[0]["effect"], &order[0]["reason"]), (&"hold".into(), &"a story".into()));
     assert_eq!(order[0]["holder"]["kind"], "operator");
     Client::open(lockgate.outbound()).deliver(&Mail::short("h", 1));
     lockgate.restart();
@@ -145,17 +123,8 @@ fn serve_refuses_a_folder_that_was_never_initialised() {
 /// Files that init made beside the key: the one with the orders is found by what it holds, not by
 /// a name that only the code knows.
 fn order_files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let files = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    files
-        .filter(|path| {
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .contains("orders")
-        })
-        .collect()
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.file_name().unwrap().to_string_lossy().contains("orders")).collect()
 }
 
 /// Goal: a missing or unreadable file of orders means hold, never pass.
@@ -196,36 +165,16 @@ fn the_brake_file_holds_at_the_next_mail_and_its_removal_opens_nothing() {
     client.deliver(&Mail::short("h", 1));
     let brake = lockgate.data().join("hold");
     fs::write(&brake, b"").unwrap();
-    assert!(
-        client
-            .deliver(&Mail::short("h", 2))
-            .text()
-            .contains("held as")
-    );
+    assert!(client.deliver(&Mail::short("h", 2)).text().contains("held as"));
     fs::remove_file(&brake).unwrap();
-    assert!(
-        client
-            .deliver(&Mail::short("h", 3))
-            .text()
-            .contains("held as")
-    );
+    assert!(client.deliver(&Mail::short("h", 3)).text().contains("held as"));
     let orders = lockgate.ok(&["orders", "list", "-o", "json"]).json_lines();
     assert_eq!(orders[0]["holder"]["kind"], "brake");
 
     let answer = lockgate.cli(&["release", "outbound"]).expect(2);
-    assert!(
-        answer.said().contains("brake"),
-        "who still holds: {answer:?}"
-    );
+    assert!(answer.said().contains("brake"), "who still holds: {answer:?}");
     let id = orders[0]["id"].to_string();
-    lockgate.ok(&[
-        "orders",
-        "end",
-        &id,
-        "--force",
-        "--reason",
-        "the brake is off",
-    ]);
+    lockgate.ok(&["orders", "end", &id, "--force", "--reason", "the brake is off"]);
     sink.wait_for(3, LONG);
 }
 
@@ -245,10 +194,7 @@ fn wait_quiet_says_when_older_transactions_have_ended_and_lists_those_alive() {
     assert_eq!(answer["quiet"], false);
     let alive = answer["alive"].as_array().unwrap();
     assert_eq!(alive.len(), 1, "{answer}");
-    assert_eq!(
-        (&alive[0]["what"], &alive[0]["after_final_dot"]),
-        (&"pass".into(), &true.into())
-    );
+    assert_eq!((&alive[0]["what"], &alive[0]["after_final_dot"]), (&"pass".into(), &true.into()));
     assert_eq!(alive[0]["member"], "sems1");
 
     sink.let_go();
@@ -292,9 +238,7 @@ fn at_the_fence_those_before_the_final_dot_are_aborted_and_those_after_it_awaite
     sink.let_go();
     assert!(after.join().unwrap().accepted());
     lockgate.ok(&["wait", "quiet", "outbound", "--timeout", "10s"]);
-    wait::until_true("the pool has said QUIT", LONG, || {
-        sink.open_connections() == 0
-    });
+    wait::until_true("the pool has said QUIT", LONG, || sink.open_connections() == 0);
     assert_eq!(sink.count(), 1);
 }
 
@@ -356,10 +300,7 @@ fn a_wrong_missing_or_open_key_refuses_to_start() {
     fs::remove_file(&path).unwrap();
     assert!(lockgate.serve_refused().1.contains("key"));
     let init = lockgate.run(&["init", "--config", lockgate.config().to_str().unwrap()]);
-    assert!(
-        init.code != 0 && !path.exists(),
-        "init makes no key where segments exist: {init:?}"
-    );
+    assert!(init.code != 0 && !path.exists(), "init makes no key where segments exist: {init:?}");
 
     let wrong: Vec<u8> = right.iter().map(|octet| octet.wrapping_add(1)).collect();
     fs::write(&path, wrong).unwrap();
@@ -404,10 +345,8 @@ fn a_second_process_on_the_same_spool_is_refused() {
     let mut second = text.clone();
     for address in [lockgate.outbound(), lockgate.metrics_address()] {
         let free = tests::port::free_address().to_string();
-        second = second.replace(
-            &format!("listen = \"{address}\""),
-            &format!("listen = \"{free}\""),
-        );
+        second =
+            second.replace(&format!("listen = \"{address}\""), &format!("listen = \"{free}\""));
     }
     assert_ne!(text, second);
     fs::write(&other, second).unwrap();
@@ -428,22 +367,15 @@ fn a_second_process_on_the_same_spool_is_refused() {
 fn below_the_free_space_minimum_mail_gets_452() {
     let sink = Sink::start("sink.test");
     let settings = Settings::with([Gate::to("outbound", sink.address())]);
-    let lockgate = settings
-        .set("spool", "free_bytes_min", "9000000000000000")
-        .start();
+    let lockgate = settings.set("spool", "free_bytes_min", "9000000000000000").start();
     lockgate.meet("outbound", &sink);
     lockgate.hold("outbound");
     let mut client = Client::open(lockgate.outbound());
     let reply = client.command("MAIL FROM:<a@client.test>");
-    assert_eq!(
-        (reply.code, reply.text().split(' ').next().unwrap()),
-        (452, "4.3.1")
-    );
+    assert_eq!((reply.code, reply.text().split(' ').next().unwrap()), (452, "4.3.1"));
     assert!(!lockgate.alarms().is_empty(), "status says so");
     lockgate.release("outbound");
-    wait::until_true("the gate passes", LONG, || {
-        lockgate.mode("outbound") == "pass"
-    });
+    wait::until_true("the gate passes", LONG, || lockgate.mode("outbound") == "pass");
     client.deliver(&Mail::short("f", 1));
 }
 
@@ -455,6 +387,7 @@ fn a_full_disk_refuses_with_452_and_loses_nothing() {
     let settings = Settings::with([Gate::to("outbound", sink.address())]);
     let mut lockgate = settings
         .set("spool", "segment_bytes", "1048576")
+        .set("spool", "message_bytes_max", "1000000")
         .set("spool", "free_bytes_min", "2097152")
         .start();
     lockgate.meet("outbound", &sink);
@@ -478,10 +411,7 @@ fn a_full_disk_refuses_with_452_and_loses_nothing() {
         }
     }
     let refused = refused.expect("the small disk fills up");
-    assert_eq!(
-        (refused.code, refused.text().split(' ').next().unwrap()),
-        (452, "4.3.1")
-    );
+    assert_eq!((refused.code, refused.text().split(' ').next().unwrap()), (452, "4.3.1"));
     assert!(promised.len() > 10, "{}", promised.len());
     lockgate.restart();
     lockgate.release("outbound");
@@ -500,28 +430,10 @@ impl<'a> SmallDisk<'a> {
         fs::rename(folder, &aside).unwrap();
         fs::create_dir(folder).unwrap();
         let mut mount = Command::new("mount");
-        mount
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=0700"),
-                "tmpfs",
-            ])
-            .arg(folder);
-        assert!(
-            mount.status().unwrap().success(),
-            "mounting a tmpfs needs root"
-        );
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"]).arg(folder);
+        assert!(mount.status().unwrap().success(), "mounting a tmpfs needs root");
         let mut copy = Command::new("cp");
-        assert!(
-            copy.arg("-a")
-                .arg(aside.join("."))
-                .arg(folder)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(copy.arg("-a").arg(aside.join(".")).arg(folder).status().unwrap().success());
         Self(folder)
     }
 }
@@ -529,11 +441,7 @@ impl<'a> SmallDisk<'a> {
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
         // Lazy: a killed process may still have files open.
-        Command::new("umount")
-            .arg("-l")
-            .arg(self.0)
-            .status()
-            .unwrap();
+        Command::new("umount").arg("-l").arg(self.0).status().unwrap();
     }
 }
 
@@ -548,29 +456,16 @@ fn recipients_in_hold_are_accepted_unless_their_domain_is_not_ours() {
     let codes: Vec<u16> = receipt.rcpt.iter().map(|reply| reply.code).collect();
     assert_eq!(codes, [250, 550, 250]);
     assert!(receipt.accepted());
-    assert_eq!(
-        lockgate.held()[0]["forward_paths"]
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(lockgate.held()[0]["forward_paths"].as_array().unwrap().len(), 2);
 }
 
 #[test]
 fn a_gate_may_refuse_another_hold_without_ending_this_one() {
     let (sink, lockgate) = holding();
     lockgate.ok(&["refuse", "outbound", "--reason", "too much"]);
-    assert_eq!(
-        lockgate.mode("outbound"),
-        "refuse",
-        "refuse goes before hold"
-    );
+    assert_eq!(lockgate.mode("outbound"), "refuse", "refuse goes before hold");
     let orders = lockgate.ok(&["orders", "list", "-o", "json"]).json_lines();
-    let refuse = orders
-        .iter()
-        .find(|order| order["effect"] == "refuse")
-        .unwrap();
+    let refuse = orders.iter().find(|order| order["effect"] == "refuse").unwrap();
     lockgate.ok(&["orders", "end", &refuse["id"].to_string()]);
     assert_eq!(lockgate.mode("outbound"), "hold");
     assert_eq!(sink.dots(), 0);
@@ -588,18 +483,11 @@ fn a_clean_stop_ends_idle_connections_with_421_and_awaits_running_transactions()
     lockgate.process().signal(tests::process::Signal::TERM);
     assert_eq!(idle.expect_reply().code, 421);
     running.send(&mail.data).unwrap();
-    assert_eq!(
-        running.command(".").code,
-        250,
-        "a running transaction ends as it would"
-    );
+    assert_eq!(running.command(".").code, 250, "a running transaction ends as it would");
     assert_eq!(running.expect_reply().code, 421);
     assert_eq!(lockgate.process().wait_for_end(LONG).code(), Some(0));
     lockgate.kill();
     lockgate.serve();
     assert_eq!((lockgate.held().len(), sink.dots()), (1, 0));
-    assert!(wait::stays(Duration::from_millis(100), || lockgate
-        .held()
-        .len()
-        == 1));
+    assert!(wait::stays(Duration::from_millis(100), || lockgate.held().len() == 1));
 }

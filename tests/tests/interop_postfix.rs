@@ -5,11 +5,7 @@
 //!
 //! Bodies are compared, not whole messages: each Postfix adds its own trace field.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -48,12 +44,7 @@ impl Route {
         let back = lockgate.gate("back");
         let behind = behind(Settings::relaying("behind.test", back).listening_at(server)).start();
         let front = Settings::relaying("front.test", lockgate.outbound()).start();
-        Self {
-            front,
-            lockgate,
-            behind,
-            mta,
-        }
+        Self { front, lockgate, behind, mta }
     }
 
     /// Gives messages to the front and waits until it has handed them on.
@@ -65,33 +56,20 @@ impl Route {
     fn assert_arrived(&self, mails: &[Mail]) {
         for mail in mails {
             let found = self.mta.one(mail.key());
-            assert!(
-                mail::body(&found.data) == mail::body(&mail.data),
-                "{}",
-                mail.key()
-            );
+            assert!(mail::body(&found.data) == mail::body(&mail.data), "{}", mail.key());
             assert_eq!(mail::field(&found.data, "Message-ID"), mail.message_id());
             let traces = mail::fields(&found.data)
                 .filter(|field| field.starts_with(b"Received:"))
                 .map(|field| String::from_utf8_lossy(field).into_owned())
                 .collect::<Vec<_>>();
-            let ours = traces
-                .iter()
-                .filter(|trace| trace.contains("(lockgate)"))
-                .count();
-            assert_eq!(
-                (traces.len(), ours),
-                (4, 2),
-                "front, gate, behind, gate: {traces:#?}"
-            );
+            let ours = traces.iter().filter(|trace| trace.contains("(lockgate)")).count();
+            assert_eq!((traces.len(), ours), (4, 2), "front, gate, behind, gate: {traces:#?}");
         }
     }
 }
 
 fn some(story: &str, count: usize) -> Vec<Mail> {
-    (0..count)
-        .map(|n| Mail::new(story, n, WELL_FORMED[n % WELL_FORMED.len()]))
-        .collect()
+    (0..count).map(|n| Mail::new(story, n, WELL_FORMED[n % WELL_FORMED.len()])).collect()
 }
 
 /// Goal: the whole story of an upgrade with real servers, and every message arrives exactly once.
@@ -105,27 +83,17 @@ fn pass_hold_upgrade_replay_and_pass_again_with_postfix_on_both_sides() {
     route.assert_arrived(&passed);
     route.behind.wait_until_empty(MINUTE);
 
-    route
-        .lockgate
-        .ok(&["hold", "--all", "--reason", "upgrade of behind.test"]);
-    route
-        .lockgate
-        .ok(&["wait", "quiet", "outbound", "--timeout", "30s"]);
+    route.lockgate.ok(&["hold", "--all", "--reason", "upgrade of behind.test"]);
+    route.lockgate.ok(&["wait", "quiet", "outbound", "--timeout", "30s"]);
     let held = some("ih", 40);
     route.send(&held);
     assert_eq!(route.lockgate.held().len(), 40);
-    assert!(
-        route.front.log().contains("250 2.0.0 held as"),
-        "the MTA's log has our id"
-    );
+    assert!(route.front.log().contains("250 2.0.0 held as"), "the MTA's log has our id");
     route.behind.wipe();
     route.behind.start_again();
     assert_eq!(route.mta.count(), 30, "nothing went by while it was held");
 
-    route
-        .lockgate
-        .cli(&["release", "outbound", "--wait", "--timeout", "60s"])
-        .expect(0);
+    route.lockgate.cli(&["release", "outbound", "--wait", "--timeout", "60s"]).expect(0);
     route.mta.wait_for(70, MINUTE);
     route.assert_arrived(&held);
     route.lockgate.wait_for_mode("outbound", "pass", LONG);
@@ -143,11 +111,7 @@ fn pass_hold_upgrade_replay_and_pass_again_with_postfix_on_both_sides() {
 fn the_servers_log_names_our_id_whether_its_own_ids_are_short_or_long() {
     for long in [false, true] {
         let set = |settings: Settings| {
-            if long {
-                settings.long_queue_ids()
-            } else {
-                settings
-            }
+            if long { settings.long_queue_ids() } else { settings }
         };
         let route = Route::start("refuse", set);
         let mail = Mail::short("id", usize::from(long));
@@ -158,26 +122,15 @@ fn the_servers_log_names_our_id_whether_its_own_ids_are_short_or_long() {
             .filter(|field| field.contains("(lockgate)"))
             .last()
             .unwrap();
-        let id = trace
-            .split("id ")
-            .nth(1)
-            .unwrap()
-            .split([';', '\r', ' '])
-            .next()
-            .unwrap()
-            .to_owned();
+        let id =
+            trace.split("id ").nth(1).unwrap().split([';', '\r', ' ']).next().unwrap().to_owned();
         let log = route.behind.log();
-        let line = log
-            .lines()
-            .find(|line| line.contains(&format!("orig_queue_id={id}")));
+        let line = log.lines().find(|line| line.contains(&format!("orig_queue_id={id}")));
         let line = line.unwrap_or_else(|| panic!("no orig_queue_id={id} in\n{log}"));
         let queue_id = line.split("]: ").nth(1).unwrap().split(':').next().unwrap();
         assert_eq!(queue_id.len() > 12, long, "{queue_id}");
         let reply = format!("queued as {queue_id}");
-        assert!(
-            !route.lockgate.log_lines(&[&reply]).is_empty(),
-            "and our log names theirs"
-        );
+        assert!(!route.lockgate.log_lines(&[&reply]).is_empty(), "and our log names theirs");
     }
 }
 
@@ -224,22 +177,13 @@ fn a_server_replaced_by_another_identity_waits_for_a_probe() {
     let (server, back) = (route.behind.address(), route.lockgate.gate("back"));
     route.behind.stop();
     let mails = some("other", 8);
-    let other = Settings::relaying("replacement.test", back)
-        .listening_at(server)
-        .start();
+    let other = Settings::relaying("replacement.test", back).listening_at(server).start();
     route.send(&mails);
-    assert!(
-        !other.log().contains("queued as"),
-        "nothing was given to the stranger"
-    );
+    assert!(!other.log().contains("queued as"), "nothing was given to the stranger");
     assert_eq!(route.lockgate.held().len(), 8);
-    route
-        .lockgate
-        .ok(&["probe", "outbound", "--to", "probe@server.test"]);
+    route.lockgate.ok(&["probe", "outbound", "--to", "probe@server.test"]);
     route.mta.wait_for(2, MINUTE);
-    route.lockgate.cli(&[
-        "uncordon", "outbound", "sems1", "--force", "--reason", "probed",
-    ]);
+    route.lockgate.cli(&["uncordon", "outbound", "sems1", "--force", "--reason", "probed"]);
     route.lockgate.cli(&["release", "outbound"]);
     route.mta.wait_for(10, MINUTE);
     route.assert_arrived(&mails);
@@ -263,24 +207,11 @@ fn a_refused_recipient_is_bounced_by_the_mta_in_front() {
     route.mta.wait_for(2, MINUTE);
     let all = route.mta.taken();
     let to: HashSet<&str> = all.iter().map(tests::sink::Transaction::key).collect();
-    assert_eq!(
-        to,
-        HashSet::from(["somebody@server.test", "sender@client.test"])
-    );
-    let bounce = all
-        .iter()
-        .find(|found| found.key() == "sender@client.test")
-        .unwrap();
-    assert!(
-        bounce.mail_line.starts_with("MAIL FROM:<>"),
-        "{}",
-        bounce.mail_line
-    );
+    assert_eq!(to, HashSet::from(["somebody@server.test", "sender@client.test"]));
+    let bounce = all.iter().find(|found| found.key() == "sender@client.test").unwrap();
+    assert!(bounce.mail_line.starts_with("MAIL FROM:<>"), "{}", bounce.mail_line);
     let text = String::from_utf8_lossy(&bounce.data).into_owned();
-    assert!(
-        text.contains("Access denied"),
-        "with the words of the server behind: {text}"
-    );
+    assert!(text.contains("Access denied"), "with the words of the server behind: {text}");
 }
 
 /// 25 MiB, SMTPUTF8 and long lines through four servers, held in between.
@@ -291,25 +222,13 @@ fn large_and_international_mail_survives_the_whole_way() {
     route.send(std::slice::from_ref(&first));
     route.mta.wait_for(1, MINUTE);
     route.lockgate.hold("outbound");
-    let kinds = [
-        Kind::Attachment(18 * mail::MIB),
-        Kind::Utf8,
-        Kind::LongLines,
-        Kind::EightBit,
-        Kind::Dots,
-    ];
-    let mails: Vec<Mail> = kinds
-        .into_iter()
-        .enumerate()
-        .map(|(n, kind)| Mail::new("wide", n, kind))
-        .collect();
+    let kinds =
+        [Kind::Attachment(18 * mail::MIB), Kind::Utf8, Kind::LongLines, Kind::EightBit, Kind::Dots];
+    let mails: Vec<Mail> =
+        kinds.into_iter().enumerate().map(|(n, kind)| Mail::new("wide", n, kind)).collect();
     for mail in &mails {
         let mut client = Client::open(route.front.address()).patient(MINUTE);
-        assert!(
-            client.transaction(mail, Style::Pipelined).accepted(),
-            "{}",
-            mail.key()
-        );
+        assert!(client.transaction(mail, Style::Pipelined).accepted(), "{}", mail.key());
     }
     route.front.wait_until_empty(MINUTE);
     route.lockgate.wait_for_held(mails.len(), LONG);

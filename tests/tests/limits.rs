@@ -1,10 +1,6 @@
 //! Limits: what one client, or many, can do to lockgate, and what they cannot.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::time::Duration;
 
@@ -17,19 +13,14 @@ use tests::wait::{self, LONG};
 fn with(settings: &[(&str, &str)]) -> (Sink, Lockgate) {
     let sink = Sink::start("sink.test");
     let base = Settings::with([Gate::to("outbound", sink.address())]);
-    let settings = settings
-        .iter()
-        .fold(base, |all, (key, value)| all.set("session", key, value));
+    let settings = settings.iter().fold(base, |all, (key, value)| all.set("session", key, value));
     let lockgate = settings.start();
     lockgate.meet("outbound", &sink);
     (sink, lockgate)
 }
 
 fn enhanced(reply: &tests::client::Reply) -> (u16, String) {
-    (
-        reply.code,
-        reply.text().split(' ').next().unwrap().to_owned(),
-    )
+    (reply.code, reply.text().split(' ').next().unwrap().to_owned())
 }
 
 #[test]
@@ -45,11 +36,7 @@ fn too_many_connections_get_421_and_the_others_go_on() {
             open.len() == 5
         });
         let mut sixth = Client::connect(lockgate.outbound(), None).unwrap();
-        assert_eq!(
-            enhanced(&sixth.expect_reply()),
-            (421, "4.7.0".to_owned()),
-            "{key}"
-        );
+        assert_eq!(enhanced(&sixth.expect_reply()), (421, "4.7.0".to_owned()), "{key}");
         assert_eq!(sixth.read(), Err(Lost::Closed));
         open.pop().unwrap().quit();
         wait::until("there is room again", LONG, || {
@@ -63,10 +50,8 @@ fn too_many_connections_get_421_and_the_others_go_on() {
 fn too_many_errors_close_the_session() {
     let (_sink, lockgate) = with(&[("errors_max", "10")]);
     let mut client = Client::open(lockgate.outbound());
-    let codes: Vec<u16> = (0..11)
-        .map_while(|_| client.try_command("FROB").ok())
-        .map(|r| r.code)
-        .collect();
+    let codes: Vec<u16> =
+        (0..11).map_while(|_| client.try_command("FROB").ok()).map(|r| r.code).collect();
     assert_eq!(codes.last(), Some(&421), "{codes:?}");
     assert!((9..=11).contains(&codes.len()), "{codes:?}");
     assert_eq!(client.read(), Err(Lost::Closed));
@@ -104,9 +89,7 @@ fn mail_data_that_stands_still_is_given_up_at_its_deadline() {
 #[test]
 fn three_hundred_open_sessions_do_not_stop_the_next() {
     let (sink, mut lockgate) = with(&[]);
-    let mut open: Vec<Client> = (0..300)
-        .map(|_| Client::open(lockgate.outbound()))
-        .collect();
+    let mut open: Vec<Client> = (0..300).map(|_| Client::open(lockgate.outbound())).collect();
     for client in &mut open {
         client.send(b"MAIL FROM:<a@cli").unwrap();
     }
@@ -130,11 +113,7 @@ fn a_50_mib_message_is_held_and_replayed_in_bounded_memory() {
     let mut client = Client::open(lockgate.outbound()).patient(Duration::from_secs(60));
     client.deliver(&mail);
     let held = lockgate.resident_octets();
-    assert!(
-        held < before + 40 * MIB,
-        "grew by {} MiB",
-        (held - before) / MIB
-    );
+    assert!(held < before + 40 * MIB, "grew by {} MiB", (held - before) / MIB);
     lockgate.release("outbound");
     sink.wait_for(1, Duration::from_secs(60));
     assert!(lockgate.resident_octets() < before + 40 * MIB);
@@ -155,11 +134,7 @@ fn a_client_that_never_reads_is_cut_off() {
             break;
         }
     }
-    assert!(
-        cut_off,
-        "it took {} commands without an answer",
-        400 * 20_000
-    );
+    assert!(cut_off, "it took {} commands without an answer", 400 * 20_000);
     assert!(lockgate.resident_octets() < before + 8 * MIB);
     Client::open(lockgate.outbound()).deliver(&Mail::short("n", 1));
 }

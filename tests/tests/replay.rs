@@ -1,11 +1,7 @@
 //! Release and replay: held mail goes out once, in order, as it came in; what cannot go is kept
 //! and shown.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -28,9 +24,7 @@ fn holding() -> (Sink, Lockgate) {
 
 /// Holds messages numbered from `from`, one after another, and gives them.
 fn hold_some(lockgate: &Lockgate, story: &str, from: usize, count: usize) -> Vec<Mail> {
-    let mails: Vec<Mail> = (from..from + count)
-        .map(|n| Mail::short(story, n))
-        .collect();
+    let mails: Vec<Mail> = (from..from + count).map(|n| Mail::short(story, n)).collect();
     let mut client = Client::open(lockgate.outbound());
     for mail in &mails {
         let reply = client.deliver(mail);
@@ -40,11 +34,7 @@ fn hold_some(lockgate: &Lockgate, story: &str, from: usize, count: usize) -> Vec
 }
 
 fn ids(lockgate: &Lockgate) -> Vec<String> {
-    lockgate
-        .held()
-        .iter()
-        .map(|message| text(message, "id"))
-        .collect()
+    lockgate.held().iter().map(|message| text(message, "id")).collect()
 }
 
 fn replay(lockgate: &Lockgate) -> serde_json::Value {
@@ -66,27 +56,19 @@ fn a_thousand_mixed_messages_go_out_as_they_came_in() {
     lockgate.wait_until_empty(LONG);
     lockgate.wait_for_mode("outbound", "pass", LONG);
 
-    let taken: HashMap<String, _> = sink
-        .taken()
-        .into_iter()
-        .map(|found| (found.key().to_owned(), found))
-        .collect();
+    let taken: HashMap<String, _> =
+        sink.taken().into_iter().map(|found| (found.key().to_owned(), found)).collect();
     assert_eq!(sink.count(), mails.len(), "each once");
     for mail in &mails {
         let found = &taken[mail.key()];
         assert!(found.data_without_trace() == mail.data, "{}", mail.key());
         assert_eq!(found.rcpt_lines, mail.rcpt_lines());
-        let without_size: Vec<&str> = found
-            .mail_line
-            .split(' ')
-            .filter(|word| !word.starts_with("SIZE="))
-            .collect();
+        let without_size: Vec<&str> =
+            found.mail_line.split(' ').filter(|word| !word.starts_with("SIZE=")).collect();
         assert_eq!(without_size.join(" "), mail.mail_line());
     }
     // The last segment may stay open for the next hold.
-    wait::until_true("segments are unlinked", LONG, || {
-        lockgate.segments().len() <= 1
-    });
+    wait::until_true("segments are unlinked", LONG, || lockgate.segments().len() <= 1);
 }
 
 #[test]
@@ -118,10 +100,7 @@ fn new_mail_joins_the_tail_until_the_backlog_was_tried() {
     sink.wait_for(25, LONG);
     lockgate.wait_for_mode("outbound", "pass", LONG);
     let taken = sink.taken();
-    let tail: HashSet<&str> = taken[20..]
-        .iter()
-        .map(tests::sink::Transaction::key)
-        .collect();
+    let tail: HashSet<&str> = taken[20..].iter().map(tests::sink::Transaction::key).collect();
     let expected: Vec<Mail> = (20..25).map(|n| Mail::short("t", n)).collect();
     assert_eq!(tail, expected.iter().map(Mail::key).collect());
     let reply = Client::open(lockgate.outbound()).deliver(&Mail::short("t", 25));
@@ -158,10 +137,7 @@ fn a_replay_goes_on_after_a_restart() {
             lockgate.serve();
         }
         wait::until_true("all but an uncertain one are out", LONG, || {
-            lockgate
-                .held()
-                .iter()
-                .all(|message| message["state"] == "uncertain")
+            lockgate.held().iter().all(|message| message["state"] == "uncertain")
         });
         let uncertain = lockgate.held().len();
         assert!(uncertain <= usize::from(!clean), "{uncertain}");
@@ -201,19 +177,8 @@ fn the_rate_can_be_changed_while_replay_runs() {
     assert!(slow, "{} in {:?}", sink.count() - before, start.elapsed());
     let status = replay(&lockgate);
     assert_eq!(status["messages_per_second_max"], 2.0, "{status}");
-    assert!(
-        status["eta_s"].as_f64().is_some_and(|eta| eta > 20.0),
-        "an honest ETA: {status}"
-    );
-    lockgate.ok(&[
-        "replay",
-        "rate",
-        "outbound",
-        "--rate",
-        "1000",
-        "--connections",
-        "8",
-    ]);
+    assert!(status["eta_s"].as_f64().is_some_and(|eta| eta > 20.0), "an honest ETA: {status}");
+    lockgate.ok(&["replay", "rate", "outbound", "--rate", "1000", "--connections", "8"]);
     sink.wait_for(200, Duration::from_secs(15));
 }
 
@@ -231,10 +196,7 @@ fn hold_and_cordon_stop_replay_too() {
         lockgate.ok(&["wait", "quiet", "outbound", "--timeout", "10s"]);
         let stopped = sink.dots();
         assert!(stopped < 100);
-        assert!(
-            wait::stays(Duration::from_millis(500), || sink.dots() == stopped),
-            "{stop:?}"
-        );
+        assert!(wait::stays(Duration::from_millis(500), || sink.dots() == stopped), "{stop:?}");
         assert_eq!(lockgate.held().len(), 100 - stopped);
     }
 }
@@ -247,20 +209,9 @@ fn a_canary_replays_some_while_the_gate_holds() {
     lockgate.ok(&["release", "outbound", "--only", &all[7], &all[4]]);
     sink.wait_for(2, LONG);
     let keys: HashSet<String> = sink.copies().into_keys().collect();
-    assert_eq!(
-        keys,
-        [mails[7].key().to_owned(), mails[4].key().to_owned()].into()
-    );
+    assert_eq!(keys, [mails[7].key().to_owned(), mails[4].key().to_owned()].into());
     lockgate.wait_for_held(8, LONG);
-    lockgate.ok(&[
-        "release",
-        "outbound",
-        "--first",
-        "3",
-        "--wait",
-        "--timeout",
-        "20s",
-    ]);
+    lockgate.ok(&["release", "outbound", "--first", "3", "--wait", "--timeout", "20s"]);
     sink.wait_for(5, LONG);
     for n in [0, 1, 2] {
         assert_eq!(sink.copies()[mails[n].key()], 1);
@@ -279,20 +230,11 @@ fn release_ends_only_its_callers_orders_and_says_who_still_holds() {
     hold_some(&lockgate, "w", 0, 2);
     std::fs::write(lockgate.data().join("hold"), b"").unwrap();
     assert!(
-        Client::open(lockgate.outbound())
-            .deliver(&Mail::short("w", 2))
-            .text()
-            .contains("held")
+        Client::open(lockgate.outbound()).deliver(&Mail::short("w", 2)).text().contains("held")
     );
-    let answer = lockgate
-        .cli(&["release", "outbound", "-o", "json"])
-        .expect(2)
-        .json();
+    let answer = lockgate.cli(&["release", "outbound", "-o", "json"]).expect(2).json();
     assert_eq!(answer["released"], false, "{answer}");
-    assert_eq!(
-        answer["still_held_by"][0]["holder"]["kind"], "brake",
-        "{answer}"
-    );
+    assert_eq!(answer["still_held_by"][0]["holder"]["kind"], "brake", "{answer}");
     assert!(wait::stays(Duration::from_millis(500), || sink.dots() == 0));
 }
 
@@ -300,16 +242,12 @@ fn release_ends_only_its_callers_orders_and_says_who_still_holds() {
 fn release_wait_ends_with_yes_when_all_is_out_and_no_when_mail_is_left() {
     let (sink, lockgate) = holding();
     hold_some(&lockgate, "w", 0, 20);
-    lockgate
-        .cli(&["release", "outbound", "--wait", "--timeout", "30s"])
-        .expect(0);
+    lockgate.cli(&["release", "outbound", "--wait", "--timeout", "30s"]).expect(0);
     assert_eq!(sink.count(), 20);
     lockgate.hold("outbound");
     hold_some(&lockgate, "w", 20, 2);
     sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody").about("w-00021"));
-    let answer = lockgate
-        .cli(&["release", "outbound", "--wait", "--timeout", "30s"])
-        .expect(2);
+    let answer = lockgate.cli(&["release", "outbound", "--wait", "--timeout", "30s"]).expect(2);
     assert!(answer.said().contains("1 refused"), "{answer:?}");
 }
 
@@ -317,12 +255,7 @@ fn release_wait_ends_with_yes_when_all_is_out_and_no_when_mail_is_left() {
 #[test]
 fn each_forward_path_has_its_own_outcome() {
     let (sink, lockgate) = holding();
-    let paths = [
-        "<ok@x.test>",
-        "<later@x.test>",
-        "<never@x.test>",
-        "<ok2@x.test>",
-    ];
+    let paths = ["<ok@x.test>", "<later@x.test>", "<never@x.test>", "<ok2@x.test>"];
     Client::open(lockgate.outbound()).deliver(&Mail::short("f", 1).to(&paths));
     sink.script(Rule::reply(Stage::Rcpt, "451 4.2.1 busy").about("<later"));
     sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody").about("<never"));
@@ -332,10 +265,7 @@ fn each_forward_path_has_its_own_outcome() {
     let held = lockgate.wait_for_state("refused", 1, LONG);
     assert_eq!(states(&held[0]), ["done", "deferred", "refused", "done"]);
     let refused = &held[0]["forward_paths"][2];
-    assert!(
-        refused["reply"].as_str().unwrap().contains("550"),
-        "{refused}"
-    );
+    assert!(refused["reply"].as_str().unwrap().contains("550"), "{refused}");
     assert!(held[0]["forward_paths"][1]["due_at"].is_string());
 
     sink.behave();
@@ -346,11 +276,7 @@ fn each_forward_path_has_its_own_outcome() {
             .iter()
             .skip(1)
             .flat_map(|found| {
-                found
-                    .forward_paths()
-                    .into_iter()
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
+                found.forward_paths().into_iter().map(str::to_owned).collect::<Vec<_>>()
             })
             .collect();
         paths == ["later@x.test".to_owned(), "never@x.test".to_owned()].into()
@@ -361,26 +287,14 @@ fn each_forward_path_has_its_own_outcome() {
 /// A 4yz, at whatever stage, leaves the message due; it is tried again by schedule.
 #[test]
 fn a_4yz_at_any_stage_defers_and_the_message_is_tried_again() {
-    for stage in [
-        Stage::Banner,
-        Stage::Mail,
-        Stage::Rcpt,
-        Stage::Data,
-        Stage::End,
-    ] {
+    for stage in [Stage::Banner, Stage::Mail, Stage::Rcpt, Stage::Data, Stage::End] {
         let (sink, lockgate) = holding();
         hold_some(&lockgate, "d", 0, 1);
-        let reply = if stage == Stage::Banner {
-            "421 4.3.2 busy"
-        } else {
-            "451 4.3.0 later"
-        };
+        let reply = if stage == Stage::Banner { "421 4.3.2 busy" } else { "451 4.3.0 later" };
         sink.script(Rule::reply(stage, reply).times(1));
         // Idle connections from before are closed, so that the banner is seen.
         lockgate.ok(&["wait", "quiet", "outbound", "--timeout", "5s"]);
-        wait::until_true("idle connections are closed", LONG, || {
-            sink.open_connections() == 0
-        });
+        wait::until_true("idle connections are closed", LONG, || sink.open_connections() == 0);
         lockgate.release("outbound");
         wait::until_true("tried once", LONG, || {
             let held = lockgate.held();
@@ -404,16 +318,10 @@ fn deferred_mail_is_tried_again_by_its_schedule_and_not_before() {
     sink.script(Rule::reply(Stage::End, "451 4.3.0 later").times(2));
     lockgate.release("outbound");
     sink.wait_for_dots(1, LONG);
-    assert!(
-        wait::stays(Duration::from_millis(1_500), || sink.dots() == 1),
-        "not before its time"
-    );
+    assert!(wait::stays(Duration::from_millis(1_500), || sink.dots() == 1), "not before its time");
     sink.wait_for_dots(2, LONG);
     // The pause doubles.
-    assert!(
-        wait::stays(Duration::from_millis(3_000), || sink.dots() == 2),
-        "not before its time"
-    );
+    assert!(wait::stays(Duration::from_millis(3_000), || sink.dots() == 2), "not before its time");
     sink.wait_for(1, LONG);
     lockgate.wait_until_empty(LONG);
 }
@@ -430,17 +338,10 @@ fn too_many_recipients_go_in_several_transactions() {
     lockgate.release("outbound");
     sink.wait_for(3, LONG);
     lockgate.wait_until_empty(LONG);
-    let sizes: Vec<usize> = sink
-        .taken()
-        .iter()
-        .map(|found| found.rcpt_lines.len())
-        .collect();
+    let sizes: Vec<usize> = sink.taken().iter().map(|found| found.rcpt_lines.len()).collect();
     assert_eq!(sizes, [10, 10, 5]);
-    let all: HashSet<String> = sink
-        .taken()
-        .iter()
-        .flat_map(|found| found.rcpt_lines.clone())
-        .collect();
+    let all: HashSet<String> =
+        sink.taken().iter().flat_map(|found| found.rcpt_lines.clone()).collect();
     assert_eq!(all.len(), 25);
 }
 
@@ -460,15 +361,8 @@ fn five_refusals_in_a_row_pause_the_replay_and_nothing_bounces() {
     lockgate.ok(&["release", "outbound", "--connections", "1"]);
     wait::until_true("paused", LONG, || replay(&lockgate)["state"] == "paused");
     let alarms = lockgate.alarms();
-    assert!(
-        alarms.iter().any(|alarm| alarm.contains("replay")),
-        "{alarms:?}"
-    );
-    let refused = lockgate
-        .held()
-        .iter()
-        .filter(|m| m["state"] == "refused")
-        .count();
+    assert!(alarms.iter().any(|alarm| alarm.contains("replay")), "{alarms:?}");
+    let refused = lockgate.held().iter().filter(|m| m["state"] == "refused").count();
     assert!((5..=8).contains(&refused), "paused after {refused}");
     assert_eq!(lockgate.held().len(), 40, "all is kept");
     assert_eq!(reports.dots(), 0, "no report to anybody");
@@ -497,10 +391,7 @@ fn held_fail_reports_to_the_sender_as_asked() {
     client.deliver(
         &Mail::short("dsn", 1)
             .from("<sender@client.test> RET=FULL ENVID=QQ314+2B59")
-            .to(&[
-                "<no1@x.test> ORCPT=rfc822;orig+2Binal@x.test NOTIFY=FAILURE",
-                "<yes@x.test>",
-            ]),
+            .to(&["<no1@x.test> ORCPT=rfc822;orig+2Binal@x.test NOTIFY=FAILURE", "<yes@x.test>"]),
     );
     client.deliver(&Mail::short("dsn", 2).from("<>").to(&["<no2@x.test>"]));
     client.deliver(&Mail::short("dsn", 3).to(&["<no3@x.test> NOTIFY=NEVER"]));
@@ -515,18 +406,11 @@ fn held_fail_reports_to_the_sender_as_asked() {
     assert!(wait::stays(Duration::from_millis(500), || reports.dots() == 1));
 
     let report = reports.taken().remove(0);
-    assert!(
-        report.mail_line.starts_with("MAIL FROM:<>"),
-        "{}",
-        report.mail_line
-    );
+    assert!(report.mail_line.starts_with("MAIL FROM:<>"), "{}", report.mail_line);
     assert_eq!(report.forward_paths(), ["sender@client.test"]);
     let content = String::from_utf8(lax::unstuffed(&report.data)).unwrap();
     let kind = mail::field(&report.data, "Content-Type").unwrap();
-    assert!(
-        kind.contains("multipart/report") && kind.contains("delivery-status"),
-        "{kind}"
-    );
+    assert!(kind.contains("multipart/report") && kind.contains("delivery-status"), "{kind}");
     for part in [
         "Original-Envelope-Id: QQ314+59",
         "Original-Recipient: rfc822;orig+inal@x.test",
@@ -536,20 +420,11 @@ fn held_fail_reports_to_the_sender_as_asked() {
         "there is nobody here",
         "a message of a story",
     ] {
-        assert!(
-            content.replace("; ", ";").contains(part),
-            "{part:?} is missing in\n{content}"
-        );
+        assert!(content.replace("; ", ";").contains(part), "{part:?} is missing in\n{content}");
     }
-    assert!(
-        !content.contains("yes@x.test"),
-        "only what failed is reported"
-    );
+    assert!(!content.contains("yes@x.test"), "only what failed is reported");
     let body = String::from_utf8(mail::body(&Mail::short("dsn", 1).data).to_vec()).unwrap();
-    assert!(
-        !content.contains(body.lines().next().unwrap()),
-        "headers only"
-    );
+    assert!(!content.contains(body.lines().next().unwrap()), "headers only");
 }
 
 #[test]
@@ -567,10 +442,7 @@ fn an_undeliverable_report_is_kept_and_shown() {
     sink.script(Rule::reply(Stage::End, "554 5.6.0 not this"));
     lockgate.release("outbound");
     let held = lockgate.wait_for_state("refused", 1, LONG);
-    assert_eq!(
-        held[0]["dsn"], true,
-        "the report, not the message: {held:?}"
-    );
+    assert_eq!(held[0]["dsn"], true, "the report, not the message: {held:?}");
     reports.behave();
     lockgate.ok(&["held", "retry", &text(&held[0], "id")]);
     reports.wait_for(1, LONG);
@@ -588,26 +460,19 @@ fn mail_that_needs_what_the_member_no_longer_offers_is_blocked() {
     client.deliver(&Mail::short("b", 4));
     sink.offer(&["PIPELINING", "SIZE 300000"]);
     lockgate.ok(&["wait", "quiet", "outbound", "--timeout", "5s"]);
-    wait::until_true("idle connections are closed", LONG, || {
-        sink.open_connections() == 0
-    });
+    wait::until_true("idle connections are closed", LONG, || sink.open_connections() == 0);
     lockgate.release("outbound");
     sink.wait_for(1, LONG);
     lockgate.wait_for_state("blocked", 3, LONG);
     assert_eq!(sink.count(), 1);
     for message in lockgate.held() {
         let reply = message["forward_paths"][0]["reply"].to_string();
-        let need = ["8BITMIME", "SMTPUTF8", "SIZE"]
-            .iter()
-            .any(|need| reply.contains(need));
+        let need = ["8BITMIME", "SMTPUTF8", "SIZE"].iter().any(|need| reply.contains(need));
         assert!(need, "{message}");
     }
     lockgate.hold("outbound");
     let answer = lockgate.cli(&["release", "outbound"]);
-    assert!(
-        answer.said().contains("SMTPUTF8"),
-        "named at the release: {answer:?}"
-    );
+    assert!(answer.said().contains("SMTPUTF8"), "named at the release: {answer:?}");
 
     sink.offer(&FULL_OFFER);
     wait::until_true("idle connections are closed", LONG, || {
@@ -641,11 +506,9 @@ fn push_back_slows_the_replay_and_loses_nothing() {
 fn held_mail_is_found_filtered_removed_and_retried() {
     let (sink, lockgate) = holding();
     let mut client = Client::open(lockgate.outbound());
-    for (n, from) in [
-        (1, "<alice@client.test>"),
-        (2, "<bob@client.test>"),
-        (3, "<alice@client.test>"),
-    ] {
+    for (n, from) in
+        [(1, "<alice@client.test>"), (2, "<bob@client.test>"), (3, "<alice@client.test>")]
+    {
         client.deliver(&Mail::short("f", n).from(from));
     }
     let list = |arguments: &[&str]| {
@@ -658,38 +521,21 @@ fn held_mail_is_found_filtered_removed_and_retried() {
     assert_eq!(list(&["--gate", "outbound"]).len(), 3);
     assert_eq!(list(&["--state", "refused"]).len(), 0);
     assert_eq!(list(&["--older-than", "1h"]).len(), 0);
-    assert_eq!(
-        list(&["--sender", "alice", "--recipient", "f-00003"]).len(),
-        1
-    );
-    assert_eq!(
-        lockgate
-            .ok(&["held", "find", "f.00002", "-o", "json"])
-            .json_lines()
-            .len(),
-        1
-    );
+    assert_eq!(list(&["--sender", "alice", "--recipient", "f-00003"]).len(), 1);
+    assert_eq!(lockgate.ok(&["held", "find", "f.00002", "-o", "json"]).json_lines().len(), 1);
     lockgate.cli(&["held", "find", "nobody"]).expect(2);
 
     let all = ids(&lockgate);
     lockgate.cli(&["held", "remove", &all[0]]).expect(1);
     lockgate.ok(&["held", "remove", &all[0], "--reason", "a test message"]);
     assert_eq!(lockgate.held().len(), 2);
-    assert!(
-        !lockgate.log_lines(&[&all[0], "a test message"]).is_empty(),
-        "recorded"
-    );
-    lockgate.ok(&[
-        "held", "remove", "--all", "--sender", "bob", "--reason", "spam",
-    ]);
+    assert!(!lockgate.log_lines(&[&all[0], "a test message"]).is_empty(), "recorded");
+    lockgate.ok(&["held", "remove", "--all", "--sender", "bob", "--reason", "spam"]);
     lockgate.cli(&["held", "show", &all[0]]).expect(1);
     lockgate.release("outbound");
     sink.wait_for(1, LONG);
     lockgate.wait_until_empty(LONG);
-    assert_eq!(
-        sink.copies().into_keys().collect::<Vec<_>>(),
-        [Mail::short("f", 3).key()]
-    );
+    assert_eq!(sink.copies().into_keys().collect::<Vec<_>>(), [Mail::short("f", 3).key()]);
 }
 
 #[test]
@@ -711,14 +557,7 @@ fn the_spool_can_be_read_without_the_daemon() {
     hold_some(&lockgate, "off", 0, 3);
     let online = lockgate.held();
     let folder = lockgate.data();
-    let offline = [
-        "held",
-        "--offline",
-        folder.to_str().unwrap(),
-        "list",
-        "-o",
-        "json",
-    ];
+    let offline = ["held", "--offline", folder.to_str().unwrap(), "list", "-o", "json"];
     lockgate.stop();
     let found = lockgate.run(&offline).expect(0).json_lines();
     assert_eq!(found.len(), 3);
@@ -752,11 +591,8 @@ fn time_on_hold_does_not_count_towards_the_lifetime() {
 
 #[test]
 fn xforward_in_replay_names_the_client_that_gave_us_the_message() {
-    let offer = [
-        FULL_OFFER.as_slice(),
-        &["XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"],
-    ]
-    .concat();
+    let offer =
+        [FULL_OFFER.as_slice(), &["XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE"]].concat();
     let sink = Sink::start_offering("sink.test", &offer);
     let lockgate = Lockgate::before(&sink);
     lockgate.hold("outbound");
@@ -767,16 +603,10 @@ fn xforward_in_replay_names_the_client_that_gave_us_the_message() {
     lockgate.release("outbound");
     sink.wait_for(1, LONG);
     let found = sink.one(Mail::short("xf", 1).key());
-    assert_eq!(
-        (found.xforward["ADDR"].as_str(), &found.xforward["IDENT"]),
-        ("127.0.0.9", &id)
-    );
+    assert_eq!((found.xforward["ADDR"].as_str(), &found.xforward["IDENT"]), ("127.0.0.9", &id));
     assert_eq!(found.xforward["HELO"], "client.test");
     let trace = mail::field(&found.data, "Received").unwrap();
-    assert!(
-        trace.contains("127.0.0.9") && trace.contains(&id),
-        "{trace}"
-    );
+    assert!(trace.contains("127.0.0.9") && trace.contains(&id), "{trace}");
 }
 
 /// Nothing waits for another message: a slow one does not stop the rest.
@@ -816,18 +646,10 @@ fn an_independent_lax_next_hop_takes_pass_and_replay() {
     let lax = lax::Lax::start("lax.test", 16);
     let gate = Gate::to("outbound", lax.address());
     let lockgate = Settings::with([gate]).start();
-    let kinds = [
-        Kind::Text(500),
-        Kind::Dots,
-        Kind::EightBit,
-        Kind::HeaderOnly,
-        Kind::Text(100_000),
-    ];
-    let mails: Vec<Mail> = kinds
-        .into_iter()
-        .enumerate()
-        .map(|(n, k)| Mail::new("lx", n, k))
-        .collect();
+    let kinds =
+        [Kind::Text(500), Kind::Dots, Kind::EightBit, Kind::HeaderOnly, Kind::Text(100_000)];
+    let mails: Vec<Mail> =
+        kinds.into_iter().enumerate().map(|(n, k)| Mail::new("lx", n, k)).collect();
     Client::open(lockgate.outbound()).deliver(&mails[0]);
     let rest = &mails[1..];
     let (passed, held) = rest.split_at(2);
@@ -842,15 +664,8 @@ fn an_independent_lax_next_hop_takes_pass_and_replay() {
     lockgate.release("outbound");
     let received = lax.wait_for(mails.len(), LONG);
     for mail in &mails {
-        let found: Vec<_> = received
-            .iter()
-            .filter(|r| r.forward_paths == [mail.key()])
-            .collect();
+        let found: Vec<_> = received.iter().filter(|r| r.forward_paths == [mail.key()]).collect();
         assert_eq!(found.len(), 1, "{}", mail.key());
-        assert!(
-            found[0].content.ends_with(&lax::unstuffed(&mail.data)),
-            "{}",
-            mail.key()
-        );
+        assert!(found[0].content.ends_with(&lax::unstuffed(&mail.data)), "{}", mail.key());
     }
 }

@@ -1,10 +1,6 @@
 //! TLS on both sides: towards clients, and towards members as each demands.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::path::Path;
 
@@ -55,11 +51,7 @@ fn starttls_is_offered_and_the_session_begins_anew_under_it() {
     client.deliver(&Mail::short("t", 3));
     lockgate.release("outbound");
     sink.wait_for(3, LONG);
-    assert!(
-        with(3).contains("with ESMTPS id"),
-        "as it came in: {}",
-        with(3)
-    );
+    assert!(with(3).contains("with ESMTPS id"), "as it came in: {}", with(3));
 }
 
 #[test]
@@ -67,10 +59,7 @@ fn where_tls_is_required_mail_waits_for_it() {
     let (authority, _folder, sink, lockgate) = towards_clients("require");
     let mut client = Client::open(lockgate.outbound());
     let reply = client.command("MAIL FROM:<a@client.test>");
-    assert_eq!(
-        (reply.code, reply.text().split(' ').next().unwrap()),
-        (530, "5.7.0")
-    );
+    assert_eq!((reply.code, reply.text().split(' ').next().unwrap()), (530, "5.7.0"));
     assert_eq!(client.command("NOOP").code, 250);
     let mut client = client.starttls(authority.client(), "lockgate.test");
     client.deliver(&Mail::short("t", 1));
@@ -91,16 +80,11 @@ fn implicit_tls_speaks_it_from_the_first_octet() {
 fn commands_sent_together_with_starttls_are_thrown_away() {
     let (_authority, _folder, sink, lockgate) = towards_clients("may");
     let mut client = Client::open(lockgate.outbound());
-    client
-        .send(b"STARTTLS\r\nMAIL FROM:<evil@x.test>\r\nRCPT TO:<victim@x.test>\r\n")
-        .unwrap();
+    client.send(b"STARTTLS\r\nMAIL FROM:<evil@x.test>\r\nRCPT TO:<victim@x.test>\r\n").unwrap();
     // Either the handshake goes on without them, or the session ends; never an answer to them.
     match client.read() {
         Ok(reply) => {
-            assert!(
-                matches!(reply.code, 220 | 421 | 501 | 503 | 554),
-                "{reply:?}"
-            );
+            assert!(matches!(reply.code, 220 | 421 | 501 | 503 | 554), "{reply:?}");
             assert!(!matches!(client.read(), Ok(reply) if reply.code == 250));
         }
         Err(lost) => assert_eq!(lost, Lost::Closed),
@@ -111,9 +95,7 @@ fn commands_sent_together_with_starttls_are_thrown_away() {
 /// Lockgate in clear towards clients, before a member with this demand.
 fn before_member(sink: &Sink, demand: &str, more: &[(&str, String)]) -> Lockgate {
     let member = Member::new("sems1", sink.address()).set("tls", &format!("{demand:?}"));
-    let member = more
-        .iter()
-        .fold(member, |member, (key, value)| member.set(key, value));
+    let member = more.iter().fold(member, |member, (key, value)| member.set(key, value));
     Settings::with([Gate::new("outbound").member(member)]).start()
 }
 
@@ -158,12 +140,7 @@ fn require_and_verify_never_go_on_in_clear() {
         });
         assert_eq!((sink.dots(), lockgate.held().len()), (0, 1), "{demand}");
         let mail = |line: &String| line.starts_with("MAIL");
-        assert!(
-            !sink
-                .sessions()
-                .iter()
-                .any(|session| session.lines.iter().any(mail))
-        );
+        assert!(!sink.sessions().iter().any(|session| session.lines.iter().any(mail)));
     }
 }
 
@@ -194,10 +171,7 @@ fn require_takes_any_certificate_and_verify_only_a_trusted_one_of_the_right_name
     for (demand, issuer, name, accepted) in cases {
         let sink = Sink::start("sink.test");
         sink.offer_tls(issuer.issue(&[name]).server());
-        let more = [
-            ("ca_file", ca.clone()),
-            ("tls_name", "\"sems1.test\"".to_owned()),
-        ];
+        let more = [("ca_file", ca.clone()), ("tls_name", "\"sems1.test\"".to_owned())];
         let lockgate = before_member(&sink, demand, &more);
         let receipt =
             Client::open(lockgate.outbound()).transaction(&Mail::short("v", 1), Style::LockStep);
@@ -224,9 +198,7 @@ fn another_certificate_is_another_server() {
     sink.start_again("sink.test");
     wait::until_true("the next is accepted", LONG, || {
         let mut client = Client::open(lockgate.outbound());
-        client
-            .transaction(&Mail::short("i", 2), Style::LockStep)
-            .accepted()
+        client.transaction(&Mail::short("i", 2), Style::LockStep).accepted()
     });
     assert_eq!(sink.count(), 1, "held, not given to the stranger");
     assert_eq!(lockgate.member_status()["cordoned"], true);
@@ -239,22 +211,17 @@ fn both_sides_under_tls_are_hop_by_hop() {
     let sink = Sink::start("sink.test");
     sink.offer_tls(authority.issue(&["sink.test"]).server());
     let member = Member::new("sems1", sink.address()).set("tls", "\"require\"");
-    let gate = Gate::new("outbound")
-        .member(member)
-        .set("tls", &server(&authority, folder.path(), "may"));
+    let gate =
+        Gate::new("outbound").member(member).set("tls", &server(&authority, folder.path(), "may"));
     let lockgate = Settings::with([gate]).start();
     let mut client =
         Client::open(lockgate.outbound()).starttls(tls::trusting_client(), "lockgate.test");
-    let mails: Vec<Mail> = [
-        Kind::Dots,
-        Kind::LongLines,
-        Kind::Attachment(3_000_000),
-        Kind::Nothing,
-    ]
-    .into_iter()
-    .enumerate()
-    .map(|(n, kind)| Mail::new("b", n, kind))
-    .collect();
+    let mails: Vec<Mail> =
+        [Kind::Dots, Kind::LongLines, Kind::Attachment(3_000_000), Kind::Nothing]
+            .into_iter()
+            .enumerate()
+            .map(|(n, kind)| Mail::new("b", n, kind))
+            .collect();
     for mail in &mails {
         let receipt = client.transaction(mail, Style::Pipelined);
         assert!(receipt.accepted(), "{receipt:?}");

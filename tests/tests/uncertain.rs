@@ -3,15 +3,8 @@
 //! Whether the next hop has the message cannot be known from here; so it is never tried again by
 //! itself before it is settled, and it is always listed.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a story damages files behind lockgate's back"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a story damages files behind lockgate's back")]
 
 use std::fs;
 use std::time::Duration;
@@ -40,9 +33,7 @@ fn a_lost_final_reply_makes_a_replayed_message_uncertain_not_due() {
         let mut client = Client::open(lockgate.outbound());
         client.deliver(&Mail::short("u", 1).to(&["<a@x.test>", "<b@x.test>"]));
         client.deliver(&Mail::short("u", 2));
-        let lost = Rule::at(Stage::End, Action::Close)
-            .about("a@x.test")
-            .times(1);
+        let lost = Rule::at(Stage::End, Action::Close).about("a@x.test").times(1);
         sink.script(if taking { lost.taking() } else { lost });
         lockgate.release("outbound");
         let held = lockgate.wait_for_state("uncertain", 1, LONG);
@@ -52,10 +43,7 @@ fn a_lost_final_reply_makes_a_replayed_message_uncertain_not_due() {
         });
         assert!(!lockgate.alarms().is_empty(), "and it is told");
         // Twice the time after which another rule would send it again.
-        assert!(
-            wait::stays(Duration::from_secs(2), || sink.dots() == 2),
-            "never by itself"
-        );
+        assert!(wait::stays(Duration::from_secs(2), || sink.dots() == 2), "never by itself");
 
         let id = text(&held[0], "id");
         if taking {
@@ -75,21 +63,11 @@ fn the_rule_resend_sends_it_again_after_its_time_and_not_before() {
     sink.script(Rule::at(Stage::End, Action::Reset).taking().times(1));
     lockgate.release("outbound");
     lockgate.wait_for_state("uncertain", 1, LONG);
-    assert!(
-        wait::stays(Duration::from_secs(1), || sink.dots() == 1),
-        "not before its time"
-    );
+    assert!(wait::stays(Duration::from_secs(1), || sink.dots() == 1), "not before its time");
     sink.wait_for(2, LONG);
     lockgate.wait_until_empty(LONG);
-    assert_eq!(
-        sink.copies()[Mail::short("u", 1).key()],
-        2,
-        "a duplicate, not a loss"
-    );
-    assert!(
-        !lockgate.log_lines(&["uncertain", "u-00001"]).is_empty(),
-        "and listed"
-    );
+    assert_eq!(sink.copies()[Mail::short("u", 1).key()], 2, "a duplicate, not a loss");
+    assert!(!lockgate.log_lines(&["uncertain", "u-00001"]).is_empty(), "and listed");
 }
 
 /// Goal: a crash between the final dot and its reply leaves the message uncertain, never due.
@@ -109,14 +87,8 @@ fn kill_minus_nine_after_the_final_dot_leaves_it_uncertain() {
     lockgate.serve();
     wait::until_true("the others are out", LONG, || sink.copies().len() >= 3);
     let held = lockgate.wait_for_state("uncertain", 1, LONG);
-    assert_eq!(
-        held[0]["forward_paths"][0]["address"],
-        Mail::short("k", 0).key()
-    );
-    assert!(
-        wait::stays(Duration::from_secs(2), || sink.dots() == 4),
-        "not sent again"
-    );
+    assert_eq!(held[0]["forward_paths"][0]["address"], Mail::short("k", 0).key());
+    assert!(wait::stays(Duration::from_secs(2), || sink.dots() == 4), "not sent again");
     lockgate.restart();
     lockgate.wait_for_state("uncertain", 1, LONG);
 }
@@ -148,15 +120,7 @@ fn without_its_marks_a_segment_is_uncertain_as_a_whole() {
             client.deliver(&Mail::short("m", n));
         }
         let segment = lockgate.segments().pop().unwrap();
-        lockgate.ok(&[
-            "release",
-            "outbound",
-            "--first",
-            "3",
-            "--wait",
-            "--timeout",
-            "20s",
-        ]);
+        lockgate.ok(&["release", "outbound", "--first", "3", "--wait", "--timeout", "20s"]);
         sink.wait_for(3, LONG);
         lockgate.wait_for_held(3, LONG);
         lockgate.stop();
@@ -169,15 +133,9 @@ fn without_its_marks_a_segment_is_uncertain_as_a_whole() {
         lockgate.serve();
         let held = lockgate.held();
         assert_eq!(held.len(), 6, "which were delivered cannot be known");
-        assert!(
-            held.iter().all(|message| message["state"] == "uncertain"),
-            "{held:#?}"
-        );
+        assert!(held.iter().all(|message| message["state"] == "uncertain"), "{held:#?}");
         lockgate.release("outbound");
-        assert!(
-            wait::stays(Duration::from_secs(2), || sink.dots() == 3),
-            "nothing goes twice"
-        );
+        assert!(wait::stays(Duration::from_secs(2), || sink.dots() == 3), "nothing goes twice");
     }
 }
 
@@ -191,13 +149,7 @@ fn in_pass_an_uncertain_outcome_is_the_clients_to_decide() {
     let receipt =
         Client::open(lockgate.outbound()).transaction(&mail, tests::client::Style::LockStep);
     let end = receipt.end.unwrap();
-    assert_eq!(
-        (end.code, end.text().split(' ').next().unwrap()),
-        (451, "4.4.2")
-    );
-    assert!(
-        lockgate.held().is_empty(),
-        "nothing is kept: custody stayed with the client"
-    );
+    assert_eq!((end.code, end.text().split(' ').next().unwrap()), (451, "4.4.2"));
+    assert!(lockgate.held().is_empty(), "nothing is kept: custody stayed with the client");
     assert_eq!(lockgate.log_lines(&["uncertain", "p-00001"]).len(), 1);
 }

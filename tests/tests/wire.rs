@@ -3,11 +3,7 @@
 //! The parser's own tests look at every grammar rule; these look at a whole server: what it does
 //! with a line that is not one, that nothing smuggled reaches the next hop, that sizes hold.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a story fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::time::Duration;
 
@@ -88,17 +84,8 @@ fn a_command_line_with_a_bare_cr_or_lf_is_not_executed() {
     ] {
         let mut client = Client::open(lockgate.outbound());
         client.send(line).unwrap();
-        assert_eq!(
-            client.expect_reply().code,
-            500,
-            "{:?}",
-            String::from_utf8_lossy(line)
-        );
-        assert_eq!(
-            client.command("RCPT TO:<b@x.test>").code,
-            503,
-            "no MAIL was executed"
-        );
+        assert_eq!(client.expect_reply().code, 500, "{:?}", String::from_utf8_lossy(line));
+        assert_eq!(client.command("RCPT TO:<b@x.test>").code, 503, "no MAIL was executed");
     }
 }
 
@@ -141,11 +128,7 @@ fn mail_data_with_a_bare_cr_or_lf_is_refused_as_a_whole() {
             let shown = String::from_utf8_lossy(ending).into_owned();
             let reply = client.expect_reply();
             let enhanced = reply.text().split(' ').next().unwrap().to_owned();
-            assert_eq!(
-                (reply.code, enhanced.as_str()),
-                (550, "5.6.0"),
-                "{shown:?}, hold: {hold}"
-            );
+            assert_eq!((reply.code, enhanced.as_str()), (550, "5.6.0"), "{shown:?}, hold: {hold}");
             assert_eq!(client.expect_reply().code, 421, "{shown:?}");
             assert_eq!(client.read(), Err(Lost::Closed), "{shown:?}");
         }
@@ -224,10 +207,7 @@ fn command_lines_are_taken_to_4_kib_and_no_further() {
     assert_eq!(client.command(&noop(1 << 20)).code, 500);
     assert_eq!(client.command("NOOP").code, 250);
     // RFC 5321 §4.5.3.1.1 and .2: a local part of 64 and a domain of 255 octets.
-    let domain = format!(
-        "{}.test",
-        ["d".repeat(62).as_str(); 4].join(".").split_at(250).0
-    );
+    let domain = format!("{}.test", ["d".repeat(62).as_str(); 4].join(".").split_at(250).0);
     assert_eq!(domain.len(), 255);
     let mail = Mail::short("l", 1).to(&[&format!("<{}@{domain}>", "l".repeat(64))]);
     client.deliver(&mail);
@@ -269,19 +249,13 @@ fn a_message_larger_than_size_is_refused_at_mail_or_at_its_end() {
     let size: usize = client.ehlo.keyword("SIZE").unwrap().parse().unwrap();
     assert_eq!(size, 200_000 - 4096);
     let reply = client.command(&format!("MAIL FROM:<a@client.test> SIZE={}", size + 1));
-    assert_eq!(
-        (reply.code, reply.text().split(' ').next().unwrap()),
-        (552, "5.3.4")
-    );
+    assert_eq!((reply.code, reply.text().split(' ').next().unwrap()), (552, "5.3.4"));
     let reply = client.command(&format!("MAIL FROM:<a@client.test> SIZE={size}"));
     assert_eq!(reply.code, 250);
     client.command("RSET");
     let mut mail = Mail::short("big", 1);
     mail.data = b"a line of thirty-two octets ...\r\n".repeat(10_000);
     let end = client.transaction(&mail, Style::LockStep).end.unwrap();
-    assert_eq!(
-        (end.code, end.text().split(' ').next().unwrap()),
-        (552, "5.3.4")
-    );
+    assert_eq!((end.code, end.text().split(' ').next().unwrap()), (552, "5.3.4"));
     assert!(lockgate.held().is_empty());
 }

@@ -73,11 +73,7 @@ pub(super) async fn list(desk: &Desk, out: &mut Out) -> anyhow::Result<Exit> {
                 (false, health) => word(&health),
             };
             if member.cordoned || member.health == MemberHealth::Down {
-                out.say(&format!(
-                    "{}: {} is {state}",
-                    gate.gate,
-                    render::clean(&member.member)
-                ))?;
+                out.say(&format!("{}: {} is {state}", gate.gate, render::clean(&member.member)))?;
             }
         }
     }
@@ -117,18 +113,12 @@ pub(super) async fn hold(desk: &Desk, hold: Hold, out: &mut Out) -> anyhow::Resu
         reason: hold.reason,
     };
     let placed = place(desk, &request, out, |epoch| {
-        format!(
-            "{} holds from epoch {}: new mail is taken into the spool",
-            epoch.gate, epoch.epoch
-        )
+        format!("{} holds from epoch {}: new mail is taken into the spool", epoch.gate, epoch.epoch)
     })
     .await?;
     out.say("what was under way before ends as it began; to know when it has:")?;
     for epoch in &placed.epochs {
-        out.say(&format!(
-            "  {}",
-            desk.command(&format!("wait quiet {}", epoch.gate))
-        ))?;
+        out.say(&format!("  {}", desk.command(&format!("wait quiet {}", epoch.gate))))?;
     }
     Ok(Exit::Yes)
 }
@@ -149,10 +139,7 @@ pub(super) async fn refuse(desk: &Desk, refuse: Refuse, out: &mut Out) -> anyhow
         )
     })
     .await?;
-    out.say(&format!(
-        "to end it: {}",
-        desk.command(&format!("release {gate}"))
-    ))?;
+    out.say(&format!("to end it: {}", desk.command(&format!("release {gate}"))))?;
     Ok(Exit::Yes)
 }
 
@@ -166,10 +153,7 @@ pub(super) async fn cordon(desk: &Desk, cordon: Cordon, out: &mut Out) -> anyhow
         reason: cordon.reason,
     };
     place(desk, &request, out, |epoch| {
-        format!(
-            "{}: {member} gets nothing new from epoch {}",
-            epoch.gate, epoch.epoch
-        )
+        format!("{}: {member} gets nothing new from epoch {}", epoch.gate, epoch.epoch)
     })
     .await?;
     let end = format!("uncordon {gate} {member} --reason …");
@@ -216,9 +200,8 @@ pub(super) async fn uncordon(
         );
     }
     let holder = holder();
-    let (mine, others): (Vec<_>, Vec<_>) = cordons
-        .into_iter()
-        .partition(|order| uncordon.force || order.holder == holder);
+    let (mine, others): (Vec<_>, Vec<_>) =
+        cordons.into_iter().partition(|order| uncordon.force || order.holder == holder);
     let mut ended = Vec::new();
     for order in mine {
         let request = EndOrder {
@@ -230,21 +213,13 @@ pub(super) async fn uncordon(
         let end: OrderEnded = desk.client.post(&target, &request, DEADLINE).await?;
         ended.push(end);
     }
-    out.list(&ended, |ended| {
-        super::orders::table(ended.iter().map(|end| &end.order))
-    })?;
+    out.list(&ended, |ended| super::orders::table(ended.iter().map(|end| &end.order)))?;
     for order in &others {
-        out.warn(&format!(
-            "still cordoned by {}",
-            super::orders::describe(order)
-        ))?;
+        out.warn(&format!("still cordoned by {}", super::orders::describe(order)))?;
     }
     if !others.is_empty() {
         out.warn("end the orders of others with --force, after a probe:")?;
-        let probe = format!(
-            "probe {} --member {} --to …",
-            uncordon.gate, uncordon.member
-        );
+        let probe = format!("probe {} --member {} --to …", uncordon.gate, uncordon.member);
         out.warn(&format!("  {}", desk.command(&probe)))?;
     }
     Ok(Exit::yes_if(others.is_empty()))

@@ -133,14 +133,7 @@ pub struct Which {
     filter: Filter,
 }
 
-const FILTERS: [&str; 6] = [
-    "gate",
-    "sender",
-    "recipient",
-    "message_id",
-    "older_than",
-    "state",
-];
+const FILTERS: [&str; 6] = ["gate", "sender", "recipient", "message_id", "older_than", "state"];
 
 impl From<Filter> for HeldFilter {
     fn from(filter: Filter) -> Self {
@@ -194,10 +187,7 @@ async fn list(
     let limit = effective_limit(limit, out.format());
     // One more than shown tells whether there are more.
     filter.limit = limit.map(|limit| limit.saturating_add(1));
-    let mut pieces = desk
-        .client
-        .stream(&with_query(path::HELD, &filter)?)
-        .await?;
+    let mut pieces = desk.client.stream(&with_query(path::HELD, &filter)?).await?;
     let mut rows: Vec<api::Held> = Vec::new();
     let mut shown = 0;
     while let Some(held) = pieces.next_line::<api::Held>().await? {
@@ -231,18 +221,10 @@ pub(super) fn effective_limit(limit: Option<u64>, format: Format) -> Option<u64>
 /// Held messages as rows.
 pub(super) fn table(held: &[api::Held]) -> Table {
     let now = jiff::Timestamp::now();
-    let mut table = Table::new(&[
-        "ID", "STATE", "GATE", ">AGE", ">SIZE", "FROM", "TO", "REPLY",
-    ]);
+    let mut table = Table::new(&["ID", "STATE", "GATE", ">AGE", ">SIZE", "FROM", "TO", "REPLY"]);
     for held in held {
-        let open = held
-            .forward_paths
-            .iter()
-            .filter(|path| path.state != HeldState::Done);
-        let reply = open
-            .clone()
-            .find_map(|path| path.reply.clone())
-            .unwrap_or_default();
+        let open = held.forward_paths.iter().filter(|path| path.state != HeldState::Done);
+        let reply = open.clone().find_map(|path| path.reply.clone()).unwrap_or_default();
         let shown = open.clone().next().or(held.forward_paths.first());
         let more = held.forward_paths.len().saturating_sub(1);
         let to = shown.map(|path| path.address.clone()).unwrap_or_default();
@@ -252,16 +234,8 @@ pub(super) fn table(held: &[api::Held]) -> Table {
             held.gate.clone(),
             age(&held.held_at, now),
             octets(held.size),
-            if held.reverse_path.is_empty() {
-                "<>".to_owned()
-            } else {
-                held.reverse_path.clone()
-            },
-            if more > 0 {
-                format!("{to} +{more}")
-            } else {
-                to
-            },
+            if held.reverse_path.is_empty() { "<>".to_owned() } else { held.reverse_path.clone() },
+            if more > 0 { format!("{to} +{more}") } else { to },
             reply,
         ]);
     }
@@ -270,12 +244,7 @@ pub(super) fn table(held: &[api::Held]) -> Table {
 
 fn age(held_at: &str, now: jiff::Timestamp) -> String {
     match held_at.parse::<jiff::Timestamp>() {
-        Ok(then) => seconds(
-            (now - then)
-                .total(jiff::Unit::Second)
-                .unwrap_or(0.0)
-                .max(0.0),
-        ),
+        Ok(then) => seconds((now - then).total(jiff::Unit::Second).unwrap_or(0.0).max(0.0)),
         Err(_) => "?".to_owned(),
     }
 }
@@ -289,23 +258,12 @@ async fn show(desk: &Desk, id: &str, out: &mut Out) -> anyhow::Result<Exit> {
 
 /// Everything known of a message but its mail data.
 pub(super) fn detail(held: &api::Held) -> String {
-    let sender = if held.reverse_path.is_empty() {
-        "<>"
-    } else {
-        &held.reverse_path
-    };
+    let sender = if held.reverse_path.is_empty() { "<>" } else { &held.reverse_path };
     let mut lines = vec![
         format!("{}  {} at {}", held.id, word(&held.state), held.gate),
         format!("  held at       {} (client {})", held.held_at, held.client),
-        format!(
-            "  size          {} ({} octets)",
-            octets(held.size),
-            held.size
-        ),
-        format!(
-            "  Message-ID    {}",
-            held.message_id.as_deref().unwrap_or("none")
-        ),
+        format!("  size          {} ({} octets)", octets(held.size), held.size),
+        format!("  Message-ID    {}", held.message_id.as_deref().unwrap_or("none")),
         format!("  reverse-path  {sender}"),
     ];
     if held.dsn {
@@ -313,25 +271,13 @@ pub(super) fn detail(held: &api::Held) -> String {
     }
     for path in &held.forward_paths {
         lines.push(format!("  forward-path  {}", path.address));
-        let due = path
-            .due_at
-            .as_deref()
-            .map(|due| format!(", next {due}"))
-            .unwrap_or_default();
-        lines.push(format!(
-            "    {}, attempts {}{due}",
-            word(&path.state),
-            path.attempts
-        ));
+        let due = path.due_at.as_deref().map(|due| format!(", next {due}")).unwrap_or_default();
+        lines.push(format!("    {}, attempts {}{due}", word(&path.state), path.attempts));
         if let Some(reply) = &path.reply {
             lines.push(format!("    {reply}"));
         }
     }
-    lines
-        .iter()
-        .map(|line| clean(line))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")
 }
 
 async fn raw(desk: &Desk, id: &str, out: &mut Out) -> anyhow::Result<Exit> {
@@ -351,23 +297,11 @@ async fn find(desk: &Desk, text: &str, out: &mut Out) -> anyhow::Result<Exit> {
     let part = Some(text.to_owned());
     let none = HeldFilter::default;
     for filter in [
-        HeldFilter {
-            sender: part.clone(),
-            ..none()
-        },
-        HeldFilter {
-            recipient: part.clone(),
-            ..none()
-        },
-        HeldFilter {
-            message_id: part,
-            ..none()
-        },
+        HeldFilter { sender: part.clone(), ..none() },
+        HeldFilter { recipient: part.clone(), ..none() },
+        HeldFilter { message_id: part, ..none() },
     ] {
-        let mut pieces = desk
-            .client
-            .stream(&with_query(path::HELD, &filter)?)
-            .await?;
+        let mut pieces = desk.client.stream(&with_query(path::HELD, &filter)?).await?;
         while let Some(held) = pieces.next_line::<api::Held>().await? {
             found.insert(held.id.clone(), held);
         }
@@ -393,13 +327,8 @@ async fn change(
     reason: String,
     out: &mut Out,
 ) -> anyhow::Result<Exit> {
-    let request = |ids, filter| HeldChange {
-        ids,
-        filter,
-        change,
-        holder: holder(),
-        reason: reason.clone(),
-    };
+    let request =
+        |ids, filter| HeldChange { ids, filter, change, holder: holder(), reason: reason.clone() };
     let mut requests = Vec::new();
     if which.all {
         requests.push(request(Vec::new(), Some(which.filter.into())));
@@ -408,15 +337,10 @@ async fn change(
             requests.push(request(ids.to_vec(), None));
         }
     }
-    let mut total = HeldChanged {
-        changed: 0,
-        skipped: Vec::new(),
-    };
+    let mut total = HeldChanged { changed: 0, skipped: Vec::new() };
     for request in requests {
-        let done: Result<HeldChanged, ClientError> = desk
-            .client
-            .post(path::HELD_CHANGE, &request, CHANGE_DEADLINE)
-            .await;
+        let done: Result<HeldChanged, ClientError> =
+            desk.client.post(path::HELD_CHANGE, &request, CHANGE_DEADLINE).await;
         let done = done.with_context(|| format!("{} changed before", messages(total.changed)))?;
         total.changed += done.changed;
         total.skipped.extend(done.skipped);
@@ -447,9 +371,7 @@ fn read_ids(ids: Vec<String>) -> anyhow::Result<Vec<String>> {
         return Ok(ids);
     }
     let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .context("cannot read ids from standard input")?;
+    std::io::stdin().read_to_string(&mut text).context("cannot read ids from standard input")?;
     Ok(ids_of(&text))
 }
 
@@ -462,11 +384,7 @@ fn ids_of(text: &str) -> Vec<String> {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
         value.get("id")?.as_str().map(str::to_owned)
     };
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .filter_map(id)
-        .collect()
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).filter_map(id).collect()
 }
 
 #[cfg(test)]
@@ -490,11 +408,7 @@ mod tests {
             reverse_path: String::new(),
             forward_paths: vec![
                 forward("b@example.net", HeldState::Done, Some("250 2.0.0 ok")),
-                forward(
-                    "c@example.net",
-                    HeldState::Refused,
-                    Some("550 no\u{1b}[31m"),
-                ),
+                forward("c@example.net", HeldState::Refused, Some("550 no\u{1b}[31m")),
             ],
             size: 2048,
             held_at: "2026-01-02T03:04:05Z".into(),
@@ -507,14 +421,7 @@ mod tests {
     fn a_row_shows_the_path_that_is_not_done_and_the_null_reverse_path() {
         let text = table(&[held()]).to_text(false);
         let row = text.lines().nth(1).unwrap();
-        for part in [
-            "0123456789ABC",
-            "refused",
-            "2.0 KiB",
-            "<>",
-            "c@example.net +1",
-            "550 no?",
-        ] {
+        for part in ["0123456789ABC", "refused", "2.0 KiB", "<>", "c@example.net +1", "550 no?"] {
             assert!(row.contains(part), "{part} is missing in {row}");
         }
     }
@@ -522,12 +429,7 @@ mod tests {
     #[test]
     fn the_detail_names_every_path_and_never_drives_the_terminal() {
         let text = detail(&held());
-        for part in [
-            "b@example.net",
-            "c@example.net",
-            "<a@example.org>",
-            "2048 octets",
-        ] {
+        for part in ["b@example.net", "c@example.net", "<a@example.org>", "2048 octets"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert!(!text.contains('\u{1b}'));
@@ -556,22 +458,10 @@ mod tests {
 
     #[test]
     fn a_change_says_what_was_left_and_why() {
-        let skipped = vec![Skipped {
-            id: "A".into(),
-            why: "on its way".into(),
-        }];
-        let text = outcome(
-            Change::Remove,
-            &HeldChanged {
-                changed: 2,
-                skipped,
-            },
-        );
+        let skipped = vec![Skipped { id: "A".into(), why: "on its way".into() }];
+        let text = outcome(Change::Remove, &HeldChanged { changed: 2, skipped });
         assert_eq!(text, "2 messages removed\nleft as it was: A: on its way");
-        let none = HeldChanged {
-            changed: 0,
-            skipped: Vec::new(),
-        };
+        let none = HeldChanged { changed: 0, skipped: Vec::new() };
         assert!(outcome(Change::Retry, &none).ends_with("nothing matched"));
     }
 }

@@ -111,14 +111,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// How answers are written; in json a list is one document a line
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT"
-    )]
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
 }
 
@@ -223,17 +216,13 @@ pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    let json = error
-        .downcast_ref::<serde_json::Error>()
-        .and_then(serde_json::Error::io_error_kind);
+    let json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
     kind.or(json) == Some(io::ErrorKind::BrokenPipe)
 }
 
 fn version(out: &mut Out) -> anyhow::Result<Exit> {
     let version = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
-    out.document(&version, |_| {
-        format!("lockgate {}", env!("CARGO_PKG_VERSION"))
-    })?;
+    out.document(&version, |_| format!("lockgate {}", env!("CARGO_PKG_VERSION")))?;
     Ok(Exit::Yes)
 }
 
@@ -261,17 +250,14 @@ impl Global {
         if let Some(data) = &self.data {
             return Ok(data.clone());
         }
-        Ok(self
-            .file()?
-            .map_or_else(|| DATA_DEFAULT.into(), |config| config.data))
+        Ok(self.file()?.map_or_else(|| DATA_DEFAULT.into(), |config| config.data))
     }
 
     /// How `verb` would be typed with the same options.
     #[must_use]
     pub fn command(&self, verb: &str) -> String {
         let option = |name: &str, path: &Option<PathBuf>| {
-            path.as_ref()
-                .map_or_else(String::new, |path| format!("{name} {} ", quoted(path)))
+            path.as_ref().map_or_else(String::new, |path| format!("{name} {} ", quoted(path)))
         };
         format!(
             "lockgate {}{}{verb}",
@@ -301,10 +287,7 @@ struct Desk {
 impl Desk {
     fn new(global: &Global) -> anyhow::Result<Self> {
         let socket = global.data_folder()?.join("lockgate.sock");
-        Ok(Self {
-            client: Client::new(socket),
-            global: global.clone(),
-        })
+        Ok(Self { client: Client::new(socket), global: global.clone() })
     }
 
     fn command(&self, verb: &str) -> String {
@@ -371,11 +354,7 @@ mod tests {
             "lockgate --data /srv/a status --output json",
         ] {
             let cli = parsed(line);
-            assert_eq!(
-                cli.global.data.as_deref(),
-                Some(Path::new("/srv/a")),
-                "{line}"
-            );
+            assert_eq!(cli.global.data.as_deref(), Some(Path::new("/srv/a")), "{line}");
             assert_eq!(cli.global.output, Format::Json, "{line}");
         }
         let cli = parsed("lockgate held list -o json --gate outbound --data /srv/a");
@@ -406,11 +385,7 @@ mod tests {
         ] {
             assert_eq!(refused(line).1.code(), 1, "{line}");
         }
-        for line in [
-            "lockgate --help",
-            "lockgate --version",
-            "lockgate held --help",
-        ] {
+        for line in ["lockgate --help", "lockgate --version", "lockgate held --help"] {
             assert_eq!(refused(line).1.code(), 0, "{line}");
         }
         assert!(refused("lockgate --help").0.contains("Exit codes:"));
@@ -442,18 +417,9 @@ mod tests {
 
     #[test]
     fn suggested_commands_carry_the_options_of_this_one() {
-        let global = Global {
-            data: Some("/srv/it's here".into()),
-            ..Global::default()
-        };
-        assert_eq!(
-            global.command("status"),
-            r"lockgate --data '/srv/it'\''s here' status"
-        );
-        let global = Global {
-            config: Some("a/b.toml".into()),
-            ..Global::default()
-        };
+        let global = Global { data: Some("/srv/it's here".into()), ..Global::default() };
+        assert_eq!(global.command("status"), r"lockgate --data '/srv/it'\''s here' status");
+        let global = Global { config: Some("a/b.toml".into()), ..Global::default() };
         assert_eq!(global.command("gates"), "lockgate --config a/b.toml gates");
         assert_eq!(Global::default().command("gates"), "lockgate gates");
     }
@@ -468,8 +434,6 @@ mod tests {
     fn a_closed_pipe_is_not_an_error() {
         let closed = io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(is_closed_pipe(&closed.into()));
-        assert!(!is_closed_pipe(
-            &io::Error::from(io::ErrorKind::NotFound).into()
-        ));
+        assert!(!is_closed_pipe(&io::Error::from(io::ErrorKind::NotFound).into()));
     }
 }

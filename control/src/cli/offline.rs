@@ -21,9 +21,7 @@ use super::{Exit, Global};
 use crate::render::{Format, Out, clean};
 
 pub(super) fn run(held: Held, global: &Global, out: &mut Out) -> anyhow::Result<Exit> {
-    let Some(folder) = held.offline else {
-        bail!("--offline names no folder")
-    };
+    let Some(folder) = held.offline else { bail!("--offline names no folder") };
     let (list, show) = match held.verb {
         Verb::List(list) => (Some(list), None),
         Verb::Show { id, raw } => (None, Some((id, raw))),
@@ -55,9 +53,7 @@ impl Spool {
             Ok(key) => Some(key),
             Err(KeyError::Missing { path }) => {
                 let path = path.display();
-                out.warn(&format!(
-                    "no key at {path}: addresses and mail data stay sealed"
-                ))?;
+                out.warn(&format!("no key at {path}: addresses and mail data stay sealed"))?;
                 None
             }
             Err(error) => return Err(error.into()),
@@ -101,9 +97,7 @@ impl Spool {
     }
 
     fn show(&self, id: &str, out: &mut Out) -> anyhow::Result<Exit> {
-        let id: SpoolId = id
-            .parse()
-            .with_context(|| format!("`{}` is no spool id", clean(id)))?;
+        let id: SpoolId = id.parse().with_context(|| format!("`{}` is no spool id", clean(id)))?;
         let summaries = self.offline.summaries();
         let Some(summary) = summaries.iter().find(|summary| summary.id == id) else {
             bail!("message {id} is not held");
@@ -116,9 +110,7 @@ impl Spool {
         if out.format() == Format::Json {
             bail!("--raw writes mail data, not JSON: leave out -o json");
         }
-        let id: SpoolId = id
-            .parse()
-            .with_context(|| format!("`{}` is no spool id", clean(id)))?;
+        let id: SpoolId = id.parse().with_context(|| format!("`{}` is no spool id", clean(id)))?;
         let mut message = self.offline.load(id)?;
         // Whole, before the first octet goes out: a damaged message must not look complete.
         let mut wire = Vec::new();
@@ -160,10 +152,7 @@ impl Places {
         } else {
             (folder.to_owned(), folder.join(".."))
         };
-        Ok(Self {
-            spool,
-            key: data.join(&config.key_file),
-        })
+        Ok(Self { spool, key: data.join(&config.key_file) })
     }
 }
 
@@ -210,20 +199,10 @@ fn state(stand: Stand) -> HeldState {
 }
 
 fn path(path: &PathState, address: String) -> HeldPath {
-    let mut held = HeldPath {
-        address,
-        state: HeldState::Held,
-        attempts: 0,
-        due_at: None,
-        reply: None,
-    };
+    let mut held =
+        HeldPath { address, state: HeldState::Held, attempts: 0, due_at: None, reply: None };
     let reply = match path {
-        PathState::Due {
-            at_unix_ms,
-            attempts,
-            reply,
-            ..
-        } => {
+        PathState::Due { at_unix_ms, attempts, reply, .. } => {
             held.attempts = *attempts;
             if *attempts > 0 {
                 held.state = HeldState::Deferred;
@@ -282,10 +261,7 @@ fn matches(filter: &HeldFilter, held: &api::Held, summary: &Summary, now: jiff::
         && filter.older_than_s.is_none_or(|older| age_s > older)
         && part(&filter.sender, &held.reverse_path)
         && part(&filter.message_id, held.message_id.as_deref().unwrap_or(""))
-        && held
-            .forward_paths
-            .iter()
-            .any(|path| part(&filter.recipient, &path.address))
+        && held.forward_paths.iter().any(|path| part(&filter.recipient, &path.address))
 }
 
 #[cfg(test)]
@@ -315,13 +291,7 @@ mod tests {
 
     #[test]
     fn what_was_offered_is_uncertain_when_nothing_is_alive() {
-        let offered = path(
-            &PathState::Offered {
-                attempts: 2,
-                open_ms: 0,
-            },
-            "b@example.net".into(),
-        );
+        let offered = path(&PathState::Offered { attempts: 2, open_ms: 0 }, "b@example.net".into());
         assert_eq!((offered.state, offered.attempts), (HeldState::Uncertain, 2));
         assert_eq!(state(Stand::Offered), HeldState::Uncertain);
         let fresh = path(&PathState::FRESH, String::new());

@@ -34,11 +34,7 @@ pub(super) async fn run(desk: &Desk, orders: Orders, out: &mut Out) -> anyhow::R
             out.list(&orders, |orders| table(orders))?;
         }
         Orders::End { id, force, reason } => {
-            let request = EndOrder {
-                holder: holder(),
-                force,
-                reason: reason.unwrap_or_default(),
-            };
+            let request = EndOrder { holder: holder(), force, reason: reason.unwrap_or_default() };
             let target = fill(path::ORDER_END, "id", &id.to_string());
             let ended: OrderEnded = desk.client.post(&target, &request, DEADLINE).await?;
             out.document(&ended, text)?;
@@ -63,9 +59,8 @@ fn text(ended: &OrderEnded) -> String {
 
 /// Orders as rows.
 pub(super) fn table<'a>(orders: impl IntoIterator<Item = &'a Order>) -> Table {
-    let mut table = Table::new(&[
-        ">ORDER", "GATE", "MEMBER", "EFFECT", "HOLDER", "SINCE", "REASON",
-    ]);
+    let mut table =
+        Table::new(&[">ORDER", "GATE", "MEMBER", "EFFECT", "HOLDER", "SINCE", "REASON"]);
     for order in orders {
         table.row([
             order.id.to_string(),
@@ -82,11 +77,7 @@ pub(super) fn table<'a>(orders: impl IntoIterator<Item = &'a Order>) -> Table {
 
 /// An order in a line: who, since when, why.
 pub(super) fn describe(order: &Order) -> String {
-    let member = order
-        .member
-        .as_deref()
-        .map(|member| format!(" of {member}"))
-        .unwrap_or_default();
+    let member = order.member.as_deref().map(|member| format!(" of {member}")).unwrap_or_default();
     clean(&format!(
         "{} {} since {}: {} (order {}: {}{member})",
         word(&order.holder.kind),

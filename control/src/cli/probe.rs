@@ -26,11 +26,7 @@ pub struct Probe {
 }
 
 pub(super) async fn run(desk: &Desk, probe: Probe, out: &mut Out) -> anyhow::Result<Exit> {
-    let request = ProbeRequest {
-        to: probe.to,
-        from: probe.from,
-        member: probe.member,
-    };
+    let request = ProbeRequest { to: probe.to, from: probe.from, member: probe.member };
     let target = fill(path::PROBE, "gate", &probe.gate);
     let answer: ProbeAnswer = desk.client.post(&target, &request, PROBE_DEADLINE).await?;
     out.document(&answer, text)?;
@@ -67,25 +63,15 @@ fn text(answer: &ProbeAnswer) -> String {
             (false, false) => "no answer",
         };
         let stage = word(&result.stage);
-        lines.push(clean(&format!(
-            "{}: {verdict} at {stage}: {}",
-            result.member, result.reply
-        )));
+        lines.push(clean(&format!("{}: {verdict} at {stage}: {}", result.member, result.reply)));
         let identity = result.identity.as_deref().unwrap_or("unknown");
-        let changed = if result.identity_changed {
-            ", CHANGED since it was last seen"
-        } else {
-            ""
-        };
+        let changed = if result.identity_changed { ", CHANGED since it was last seen" } else { "" };
         lines.push(clean(&format!("  identity {identity}{changed}")));
         let tls = result.tls.as_deref().unwrap_or("in clear");
         let extensions = result.extensions.as_deref().unwrap_or("none seen");
         lines.push(clean(&format!("  {tls}; offers {extensions}")));
         if result.accepted {
-            lines.push(clean(&format!(
-                "  look for Message-ID {}",
-                result.message_id
-            )));
+            lines.push(clean(&format!("  look for Message-ID {}", result.message_id)));
         }
     }
     lines.join("\n")
@@ -120,22 +106,14 @@ mod tests {
         assert_eq!(judge(&[]), Exit::Inconclusive);
         assert_eq!(judge(&[result(false, "")]), Exit::Inconclusive);
         assert_eq!(judge(&[result(false, "421")]), Exit::No);
-        assert_eq!(
-            judge(&[result(false, "5000 octets lost")]),
-            Exit::Inconclusive
-        );
+        assert_eq!(judge(&[result(false, "5000 octets lost")]), Exit::Inconclusive);
     }
 
     #[test]
     fn the_text_tells_a_changed_identity_and_what_to_look_for() {
-        let answer = ProbeAnswer {
-            members: vec![result(true, "250 ok"), result(false, "550 no")],
-        };
+        let answer = ProbeAnswer { members: vec![result(true, "250 ok"), result(false, "550 no")] };
         let text = text(&answer);
-        assert!(
-            text.contains("look for Message-ID <probe@example.org>"),
-            "{text}"
-        );
+        assert!(text.contains("look for Message-ID <probe@example.org>"), "{text}");
         assert!(text.contains("CHANGED since it was last seen"), "{text}");
     }
 }

@@ -96,20 +96,14 @@ pub(super) async fn run(desk: &Desk, release: Release, out: &mut Out) -> anyhow:
     let released = answer.released;
     let mut exit = Exit::yes_if(released);
     if !(released && release.wait) {
-        let answer = Released {
-            answer,
-            replay: None,
-        };
+        let answer = Released { answer, replay: None };
         out.document(&answer, |answer| text(desk, gate, canary, &answer.answer))?;
         return Ok(exit);
     }
     out.say(&text(desk, gate, canary, &answer))?;
     let last = watch(desk, &release, canary, answer.backlog, out).await?;
     exit = Exit::yes_if(last.complete);
-    let end = Released {
-        answer,
-        replay: Some(last.replay),
-    };
+    let end = Released { answer, replay: Some(last.replay) };
     out.document(&end, |end| {
         let replay = end.replay.as_ref().map(|replay| replay::text(gate, replay));
         let mut text = replay.unwrap_or_default();
@@ -135,15 +129,9 @@ fn text(desk: &Desk, gate: &str, canary: bool, answer: &ReleaseAnswer) -> String
         let end = "orders end ID --force --reason …";
         lines.push(format!("  {}", desk.command(end)));
     } else if canary {
-        lines.push(format!(
-            "{gate}: {} go; the gate goes on holding",
-            messages(answer.backlog)
-        ));
+        lines.push(format!("{gate}: {} go; the gate goes on holding", messages(answer.backlog)));
     } else {
-        lines.push(format!(
-            "{gate} is released: {} to replay",
-            messages(answer.backlog)
-        ));
+        lines.push(format!("{gate} is released: {} to replay", messages(answer.backlog)));
     }
     lines.join("\n")
 }
@@ -172,21 +160,14 @@ async fn watch(
         let tried = replay.relayed + replay.refused;
         bar.set_length(tried + replay.remaining_first + replay.in_flight);
         bar.set_position(tried);
-        let eta = replay
-            .eta_s
-            .map_or_else(|| "never at this rate".to_owned(), seconds);
-        let pace = format!(
-            "{:.1}/s, {} left, ETA {eta}",
-            replay.rate, replay.remaining_first
-        );
+        let eta = replay.eta_s.map_or_else(|| "never at this rate".to_owned(), seconds);
+        let pace = format!("{:.1}/s, {} left, ETA {eta}", replay.rate, replay.remaining_first);
         bar.set_message(pace.clone());
         if bar.is_hidden() && said.elapsed() >= LINE {
             out.warn(&pace)?;
             said = Instant::now();
         }
-        let overdue = release
-            .timeout
-            .is_some_and(|timeout| started.elapsed() >= timeout);
+        let overdue = release.timeout.is_some_and(|timeout| started.elapsed() >= timeout);
         // Two looks: the first may come before the replayer has begun.
         still = if is_still(replay) { still + 1 } else { 0 };
         if still >= 2 || overdue {
@@ -221,11 +202,7 @@ fn last(desk: &Desk, status: &GateStatus, canary: bool, backlog: u64) -> Last {
             desk.command(&format!("held list --gate {gate}")),
         )
     });
-    Last {
-        replay,
-        complete,
-        left,
-    }
+    Last { replay, complete, left }
 }
 
 async fn gate_status(desk: &Desk, name: &str) -> anyhow::Result<GateStatus> {

@@ -53,13 +53,7 @@ pub(super) fn pace(text: &str) -> Result<f64, String> {
 
 pub(super) async fn run(desk: &Desk, replay: Replay, out: &mut Out) -> anyhow::Result<Exit> {
     let (gate, request) = match replay {
-        Replay::Pause { gate, reason } => (
-            gate,
-            ReplayControl::Pause {
-                holder: holder(),
-                reason,
-            },
-        ),
+        Replay::Pause { gate, reason } => (gate, ReplayControl::Pause { holder: holder(), reason }),
         Replay::Continue { gate } => (gate, ReplayControl::Continue { holder: holder() }),
         Replay::Rate(rate) => {
             let control = ReplayControl::Rate {
@@ -74,18 +68,12 @@ pub(super) async fn run(desk: &Desk, replay: Replay, out: &mut Out) -> anyhow::R
     let status: ReplayStatus = desk.client.post(&target, &request, DEADLINE).await?;
     out.document(&status, |status| text(&gate, status))?;
     // Another party's pause still stands.
-    Ok(Exit::yes_if(
-        !(asked_to_go_on && status.state == ReplayState::Paused),
-    ))
+    Ok(Exit::yes_if(!(asked_to_go_on && status.state == ReplayState::Paused)))
 }
 
 /// Where replay stands, in one or two lines.
 pub(super) fn text(gate: &str, status: &ReplayStatus) -> String {
-    let why = status
-        .why
-        .as_deref()
-        .map(|why| format!(" ({})", clean(why)))
-        .unwrap_or_default();
+    let why = status.why.as_deref().map(|why| format!(" ({})", clean(why))).unwrap_or_default();
     let mut text = format!("replay of {gate}: {}{why}", word(&status.state));
     if status.remaining_first > 0 || status.state == ReplayState::Running {
         let end = match status.eta_s {

@@ -75,10 +75,7 @@ pub(super) fn order(id: u64, effect: Effect) -> Order {
         gate: "outbound".into(),
         member: None,
         effect,
-        holder: Holder {
-            kind: HolderKind::Operator,
-            name: "alice".into(),
-        },
+        holder: Holder { kind: HolderKind::Operator, name: "alice".into() },
         reason: "upgrade of sems1".into(),
         since: "2026-01-02T03:04:05Z".into(),
     }

@@ -27,9 +27,7 @@ pub(super) fn init(global: &Global, out: &mut Out) -> anyhow::Result<Exit> {
     let report = proxy::app::init(&config)?;
     let folder = config.data.display().to_string();
     let done = serde_json::json!({ "data": folder, "report": format!("{report:?}") });
-    out.document(&done, |_| {
-        format!("{folder} is ready\nnext: {}", global.command("serve"))
-    })?;
+    out.document(&done, |_| format!("{folder} is ready\nnext: {}", global.command("serve")))?;
     Ok(Exit::Yes)
 }
 
@@ -61,11 +59,7 @@ fn places(config: &Config, proxy: &Proxy) -> Places {
             .members
             .iter()
             .map(|member| {
-                let address = member
-                    .address
-                    .as_ref()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
+                let address = member.address.as_ref().map(ToString::to_string).unwrap_or_default();
                 format!("{} {address}", member.name)
             })
             .collect(),
@@ -86,31 +80,21 @@ fn text(places: &Places, global: &Global) -> String {
     let mut lines = vec![format!("lockgate {} serves", places.version)];
     for place in &places.gates {
         let members = place.members.join(", ");
-        lines.push(format!(
-            "  gate {:<10} {} → {members}",
-            place.gate, place.listen
-        ));
+        lines.push(format!("  gate {:<10} {} → {members}", place.gate, place.listen));
     }
     if !places.metrics.is_empty() {
         lines.push(format!("  metrics         {}", places.metrics));
     }
     lines.push(format!("  data            {}", places.data));
     lines.push(format!("  control         {}", places.control));
-    lines.push(format!(
-        "next, in another terminal: {}",
-        global.command("status")
-    ));
+    lines.push(format!("next, in another terminal: {}", global.command("status")));
     lines.join("\n")
 }
 
 /// Only the embedded configuration makes its data folder by itself: with a file, a missing folder
 /// is a mistake (another disk not mounted), and an empty one would pass what is to be held.
 fn create(global: &Global) -> CreateState {
-    if global.config.is_none() {
-        CreateState::IfMissing
-    } else {
-        CreateState::Refuse
-    }
+    if global.config.is_none() { CreateState::IfMissing } else { CreateState::Refuse }
 }
 
 pub(super) async fn serve(global: &Global, out: &mut Out) -> anyhow::Result<Exit> {
@@ -147,9 +131,7 @@ pub(super) async fn control(global: &Global, out: &mut Out) -> anyhow::Result<Ex
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let control = Control::start(&config).await?;
     let socket = config.control_socket().display().to_string();
-    out.document(&serde_json::json!({ "control": socket }), |_| {
-        format!("control at {socket}")
-    })?;
+    out.document(&serde_json::json!({ "control": socket }), |_| format!("control at {socket}"))?;
     out.flush()?;
     signals.next().await;
     signals.next_ends_the_process();
@@ -176,11 +158,7 @@ pub(super) async fn check(global: &Global, out: &mut Out) -> anyhow::Result<Exit
             Level::Error => "error",
         };
         good &= finding.level != Level::Error;
-        let line = Line {
-            level,
-            what: finding.what,
-            mend: finding.mend,
-        };
+        let line = Line { level, what: finding.what, mend: finding.mend };
         out.document(&line, |line| {
             let mend = if line.mend.is_empty() {
                 String::new()

@@ -23,12 +23,7 @@ pub(crate) fn held(gate: &GateStatus) -> u64 {
 }
 
 fn screen(status: &Status, global: &Global) -> String {
-    let mut parts = vec![
-        verdict(status),
-        gates(status),
-        holders(status),
-        replays(status),
-    ];
+    let mut parts = vec![verdict(status), gates(status), holders(status), replays(status)];
     parts.push(spool(&status.spool));
     parts.push(next(status, global));
     parts.retain(|part| !part.is_empty());
@@ -36,25 +31,13 @@ fn screen(status: &Status, global: &Global) -> String {
 }
 
 fn verdict(status: &Status) -> String {
-    let head = format!(
-        "lockgate {}, up since {}",
-        status.version, status.started_at
-    );
+    let head = format!("lockgate {}, up since {}", status.version, status.started_at);
     let mut lines = vec![clean(&head)];
     if status.alarms.is_empty() {
-        let ready = if status.ready {
-            "mail is safe"
-        } else {
-            "mail is safe; not ready to serve"
-        };
+        let ready = if status.ready { "mail is safe" } else { "mail is safe; not ready to serve" };
         lines.push(ready.to_owned());
     }
-    lines.extend(
-        status
-            .alarms
-            .iter()
-            .map(|alarm| clean(&format!("ALARM: {alarm}"))),
-    );
+    lines.extend(status.alarms.iter().map(|alarm| clean(&format!("ALARM: {alarm}"))));
     lines.join("\n")
 }
 
@@ -76,9 +59,7 @@ fn gates(status: &Status) -> String {
             count(gate.transactions),
             count(held(gate)),
             octets(gate.held.bytes),
-            gate.held
-                .oldest_age_s
-                .map_or_else(|| "-".to_owned(), seconds),
+            gate.held.oldest_age_s.map_or_else(|| "-".to_owned(), seconds),
             count(kept),
             word(&gate.replay.state),
         ]);
@@ -93,10 +74,7 @@ fn members(gate: &GateStatus) -> String {
         (false, MemberHealth::Down) => "down",
         (false, MemberHealth::Unknown) => "not tried",
     };
-    let each = gate
-        .members
-        .iter()
-        .map(|member| format!("{} {}", member.member, state(member)));
+    let each = gate.members.iter().map(|member| format!("{} {}", member.member, state(member)));
     each.collect::<Vec<_>>().join(", ")
 }
 
@@ -105,11 +83,7 @@ fn holders(status: &Status) -> String {
     let lines: Vec<String> = open
         .map(|order| format!("  {}: {}", clean(&order.gate), orders::describe(order)))
         .collect();
-    if lines.is_empty() {
-        String::new()
-    } else {
-        format!("orders:\n{}", lines.join("\n"))
-    }
+    if lines.is_empty() { String::new() } else { format!("orders:\n{}", lines.join("\n")) }
 }
 
 fn replays(status: &Status) -> String {
@@ -119,11 +93,8 @@ fn replays(status: &Status) -> String {
             ReplayState::Running | ReplayState::Waiting | ReplayState::Paused
         )
     };
-    let each = status
-        .gates
-        .iter()
-        .filter(moving)
-        .map(|gate| replay::text(&gate.gate, &gate.replay));
+    let each =
+        status.gates.iter().filter(moving).map(|gate| replay::text(&gate.gate, &gate.replay));
     each.collect::<Vec<_>>().join("\n")
 }
 
@@ -140,22 +111,14 @@ fn spool(spool: &SpoolStatus) -> String {
         octets(spool.bytes),
         octets(spool.free_bytes),
     )];
-    lines.extend(
-        spool
-            .damage
-            .iter()
-            .map(|damage| clean(&format!("  damaged: {damage}"))),
-    );
+    lines.extend(spool.damage.iter().map(|damage| clean(&format!("  damaged: {damage}"))));
     lines.join("\n")
 }
 
 fn next(status: &Status, global: &Global) -> String {
     let steps = steps(status);
     let line = |(why, verb): &(String, String)| format!("  {}    # {why}", global.command(verb));
-    format!(
-        "next:\n{}",
-        steps.iter().map(line).collect::<Vec<_>>().join("\n")
-    )
+    format!("next:\n{}", steps.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 /// What to type next, most pressing first: why, and the verb.
@@ -163,14 +126,8 @@ fn steps(status: &Status) -> Vec<(String, String)> {
     let mut steps = Vec::new();
     let mut step = |why: &str, verb: String| steps.push((why.to_owned(), verb));
     if !status.spool.damage.is_empty() {
-        step(
-            "look at what cannot be read",
-            "held list --state damaged".to_owned(),
-        );
-        step(
-            "when you have seen the damage",
-            "held acknowledge".to_owned(),
-        );
+        step("look at what cannot be read", "held list --state damaged".to_owned());
+        step("when you have seen the damage", "held acknowledge".to_owned());
     }
     for gate in &status.gates {
         let name = &gate.gate;
@@ -183,10 +140,7 @@ fn steps(status: &Status) -> Vec<(String, String)> {
             step("retry, fail or remove these", verb);
         }
         if gate.replay.state == ReplayState::Paused {
-            step(
-                "when the reason of the pause is gone",
-                format!("replay continue {name}"),
-            );
+            step("when the reason of the pause is gone", format!("replay continue {name}"));
         }
         for member in gate.members.iter().filter(|member| member.cordoned) {
             let verb = format!("probe {name} --member {} --to ADDRESS", member.member);
@@ -198,27 +152,14 @@ fn steps(status: &Status) -> Vec<(String, String)> {
             }
         };
         if gate.orders.iter().any(|order| effect(Effect::Hold)(&order)) {
-            step(
-                "is the server done with older mail?",
-                format!("wait quiet {name}"),
-            );
-            step(
-                "when the server is ready again",
-                format!("release {name} --wait"),
-            );
-        } else if gate
-            .orders
-            .iter()
-            .any(|order| effect(Effect::Refuse)(&order))
-        {
+            step("is the server done with older mail?", format!("wait quiet {name}"));
+            step("when the server is ready again", format!("release {name} --wait"));
+        } else if gate.orders.iter().any(|order| effect(Effect::Refuse)(&order)) {
             step("to let mail pass again", format!("release {name}"));
         }
     }
     if steps.is_empty() {
-        let name = status
-            .gates
-            .first()
-            .map_or("GATE", |gate| gate.gate.as_str());
+        let name = status.gates.first().map_or("GATE", |gate| gate.gate.as_str());
         let verb = format!("hold {name} --reason …");
         steps.push(("all passes; before an upgrade".to_owned(), verb));
     }
@@ -250,18 +191,9 @@ mod tests {
         status.gates[0].orders = vec![sample::order(7, Effect::Hold)];
         status.gates[0].held.held = 1204;
         status.spool.full_in_s = Some(11_520.0);
-        assert_eq!(
-            verbs(&status),
-            ["wait quiet outbound", "release outbound --wait"]
-        );
+        assert_eq!(verbs(&status), ["wait quiet outbound", "release outbound --wait"]);
         let text = screen(&status, &Global::default());
-        for part in [
-            "is held",
-            "1,204",
-            "operator alice",
-            "upgrade of sems1",
-            "full in 3h 12m",
-        ] {
+        for part in ["is held", "1,204", "operator alice", "upgrade of sems1", "full in 3h 12m"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

@@ -41,11 +41,7 @@ struct Question {
 }
 
 pub(super) async fn run(desk: &Desk, wait: Wait, out: &mut Out) -> anyhow::Result<Exit> {
-    let Wait::Quiet {
-        gate,
-        timeout,
-        epoch,
-    } = wait;
+    let Wait::Quiet { gate, timeout, epoch } = wait;
     let answer = quiet(desk, &gate, timeout, epoch).await?;
     out.document(&answer, |answer| text(&gate, answer))?;
     Ok(Exit::yes_if(answer.quiet))
@@ -63,15 +59,10 @@ async fn quiet(
         let left = timeout.saturating_sub(started.elapsed());
         // Whole seconds, rounded up: a short timeout is not an empty question.
         let timeout_s = left.min(SLICE).as_millis().div_ceil(1000);
-        let question = Question {
-            epoch,
-            timeout_s: u64::try_from(timeout_s).unwrap_or(0),
-        };
+        let question = Question { epoch, timeout_s: u64::try_from(timeout_s).unwrap_or(0) };
         let asked = Instant::now();
-        let answer: QuietAnswer = desk
-            .client
-            .get(&with_query(&target, &question)?, DEADLINE + SLICE)
-            .await?;
+        let answer: QuietAnswer =
+            desk.client.get(&with_query(&target, &question)?, DEADLINE + SLICE).await?;
         if answer.quiet || started.elapsed() >= timeout {
             return Ok(answer);
         }
@@ -83,18 +74,11 @@ async fn quiet(
 
 fn text(gate: &str, answer: &QuietAnswer) -> String {
     if answer.quiet {
-        return format!(
-            "{gate} is quiet: nothing from before epoch {} is alive",
-            answer.epoch
-        );
+        return format!("{gate} is quiet: nothing from before epoch {} is alive", answer.epoch);
     }
     let mut table = Table::new(&["ID", "WHAT", "MEMBER", ">AGE", "STAGE"]);
     for alive in &answer.alive {
-        let stage = if alive.after_final_dot {
-            "after the final dot"
-        } else {
-            "before it"
-        };
+        let stage = if alive.after_final_dot { "after the final dot" } else { "before it" };
         table.row([
             alive.id.as_str(),
             &alive.what,
@@ -127,19 +111,9 @@ mod tests {
             age_s: 12.0,
             after_final_dot: true,
         };
-        let answer = QuietAnswer {
-            quiet: false,
-            epoch: 7,
-            alive: vec![alive],
-        };
+        let answer = QuietAnswer { quiet: false, epoch: 7, alive: vec![alive] };
         let text = text("outbound", &answer);
-        assert!(
-            text.starts_with("outbound is not quiet: 1 message from before epoch 7"),
-            "{text}"
-        );
-        assert!(
-            text.contains("01ABC  pass  sems1   12s  after the final dot"),
-            "{text}"
-        );
+        assert!(text.starts_with("outbound is not quiet: 1 message from before epoch 7"), "{text}");
+        assert!(text.contains("01ABC  pass  sems1   12s  after the final dot"), "{text}");
     }
 }

@@ -73,14 +73,10 @@ impl Folder {
         let mut entries =
             std::fs::read_dir(data).with_context(|| format!("cannot read {}", data.display()))?;
         if entries.next().is_some() {
-            bail!(
-                "{} is not empty: the demo wants a folder of its own",
-                data.display()
-            );
+            bail!("{} is not empty: the demo wants a folder of its own", data.display());
         }
-        let data = data
-            .canonicalize()
-            .with_context(|| format!("cannot find {}", data.display()))?;
+        let data =
+            data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
         Ok(Self::Named(data))
     }
 
@@ -113,10 +109,7 @@ pub(crate) async fn run(
         Ok(Exit::Yes) => Ok(Exit::Yes),
         told => {
             let kept = folder.keep();
-            out.warn(&format!(
-                "the folder of the demo is kept for a look: {}",
-                kept.display()
-            ))?;
+            out.warn(&format!("the folder of the demo is kept for a look: {}", kept.display()))?;
             told
         }
     }
@@ -131,10 +124,7 @@ mod tests {
     fn a_folder_that_is_in_use_is_not_taken() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("new");
-        let global = Global {
-            data: Some(data.clone()),
-            ..Global::default()
-        };
+        let global = Global { data: Some(data.clone()), ..Global::default() };
         let made = Folder::new(&global).unwrap();
         assert!(made.path().is_dir());
         std::fs::write(data.join("spool"), "mail").unwrap();

@@ -62,18 +62,10 @@ impl Mta {
     /// Listens for processed mail; sends nothing yet.
     pub async fn start() -> io::Result<Self> {
         let book = Arc::new(Book::default());
-        let host = Host {
-            name: NAME.to_owned(),
-            product: "demo MTA".to_owned(),
-        };
+        let host = Host { name: NAME.to_owned(), product: "demo MTA".to_owned() };
         let receiver = Receiver::start(any_port(), host, Arc::clone(&book)).await?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Ok(Self {
-            book,
-            receiver,
-            stop,
-            tasks,
-        })
+        Ok(Self { book, receiver, stop, tasks })
     }
 
     /// Where processed mail is received.
@@ -84,10 +76,8 @@ impl Mta {
 
     /// Sends `messages` in turn over `directions`, one every `pause`.
     pub fn send(&self, directions: &[Direction], messages: u64, pause: Duration) {
-        let lanes: Vec<Arc<Lane>> = directions
-            .iter()
-            .map(|direction| Arc::new(Lane::new(*direction)))
-            .collect();
+        let lanes: Vec<Arc<Lane>> =
+            directions.iter().map(|direction| Arc::new(Lane::new(*direction))).collect();
         let stream = Stream {
             book: Arc::clone(&self.book),
             stop: self.stop.clone(),
@@ -259,10 +249,7 @@ impl Mailroom for Book {
         let mut pages = self.lock();
         for recipient in message.envelope.recipients() {
             let id = fields.get("x-demo-id").cloned().unwrap_or_default();
-            match pages
-                .paths
-                .get_mut(&(id, recipient.path.address().to_owned()))
-            {
+            match pages.paths.get_mut(&(id, recipient.path.address().to_owned())) {
                 Some(path) => {
                     path.arrived += 1;
                     path.altered += u64::from(path.sum != sum);
@@ -291,9 +278,7 @@ fn split(wire: &[u8]) -> (HashMap<String, String>, &[u8]) {
         if let Some((name, value)) = line.split_once(':')
             && !name.contains([' ', '\t'])
         {
-            fields
-                .entry(name.to_ascii_lowercase())
-                .or_insert_with(|| value.trim().to_owned());
+            fields.entry(name.to_ascii_lowercase()).or_insert_with(|| value.trim().to_owned());
         }
     }
     (fields, rest)
@@ -322,25 +307,15 @@ impl Letter {
     fn new(direction: Direction, number: u64) -> Option<Self> {
         let id = format!("{}-{number:06}", direction.name);
         let mailbox = |name: &str, domain| format!("<{name}{}@{domain}>", number % 7);
-        let (from, to) = (
-            mailbox("alice", direction.from),
-            mailbox("bob", direction.to),
-        );
-        let sender = if number % 23 == 22 {
-            "<>".to_owned()
-        } else {
-            from.clone()
-        };
+        let (from, to) = (mailbox("alice", direction.from), mailbox("bob", direction.to));
+        let sender = if number % 23 == 22 { "<>".to_owned() } else { from.clone() };
         let sender = Sender {
             path: ReversePath::parse(&sender).ok()?,
             parameters: MailParameters::default(),
         };
         let recipient = |path: &str| {
             let path = ForwardPath::parse(path).ok()?;
-            Some(Recipient {
-                path,
-                parameters: RcptParameters::default(),
-            })
+            Some(Recipient { path, parameters: RcptParameters::default() })
         };
         let mut envelope = Envelope::new(sender, recipient(&to)?);
         if number % 10 == 9 {
@@ -358,12 +333,7 @@ impl Letter {
         )
         .into_bytes();
         wire.extend_from_slice(&body);
-        Some(Self {
-            id,
-            envelope,
-            wire,
-            sum,
-        })
+        Some(Self { id, envelope, wire, sum })
     }
 }
 
@@ -399,11 +369,7 @@ struct Lane {
 
 impl Lane {
     fn new(direction: Direction) -> Self {
-        Self {
-            direction,
-            slots: Semaphore::new(CONNECTIONS),
-            idle: Mutex::default(),
-        }
+        Self { direction, slots: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -468,12 +434,7 @@ impl Stream {
                 continue;
             };
             self.book.created(&letter);
-            let carry = carry(
-                Arc::clone(&self.book),
-                Arc::clone(lane),
-                letter,
-                self.stop.clone(),
-            );
+            let carry = carry(Arc::clone(&self.book), Arc::clone(lane), letter, self.stop.clone());
             self.tasks.spawn(carry);
         }
         self.stop.cancelled().await;
@@ -519,12 +480,7 @@ mod tests {
     use super::*;
 
     fn direction(gate: SocketAddr) -> Direction {
-        Direction {
-            name: "outbound",
-            gate,
-            from: "example.org",
-            to: "example.net",
-        }
+        Direction { name: "outbound", gate, from: "example.org", to: "example.net" }
     }
 
     async fn until(mut condition: impl FnMut() -> bool) {
@@ -533,26 +489,17 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), looks)
-            .await
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(30), looks).await.unwrap();
     }
 
     /// Goal: without lockgate between them, MTA and server agree on every message.
     #[tokio::test]
     async fn the_actors_alone_deliver_exactly_once() {
         let mta = Mta::start().await.unwrap();
-        let route = Route {
-            listen: any_port(),
-            next_hop: mta.address(),
-        };
+        let route = Route { listen: any_port(), next_hop: mta.address() };
         let server = Server::start(Options::new("keys.example.org", "10.5", vec![route]));
         let server = server.await.unwrap();
-        mta.send(
-            &[direction(server.addresses()[0])],
-            120,
-            Duration::from_micros(100),
-        );
+        mta.send(&[direction(server.addresses()[0])], 120, Duration::from_micros(100));
         until(|| mta.count().messages == 120 && mta.count().is_complete()).await;
         let tally = server.stop().await;
         let count = mta.stop().await;
@@ -565,10 +512,7 @@ mod tests {
     #[tokio::test]
     async fn while_nothing_listens_the_mta_keeps_its_mail_and_tries_again() {
         let mta = Mta::start().await.unwrap();
-        let route = Route {
-            listen: any_port(),
-            next_hop: mta.address(),
-        };
+        let route = Route { listen: any_port(), next_hop: mta.address() };
         let server = Server::start(Options::new("keys.example.org", "10.5", vec![route]));
         let server = server.await.unwrap();
         let listen = server.addresses()[0];
@@ -576,10 +520,7 @@ mod tests {
         mta.send(&[direction(listen)], 3, Duration::from_micros(100));
         until(|| mta.count().deferrals >= 3).await;
         assert_eq!(mta.count().handed_over, 0);
-        let route = Route {
-            listen,
-            next_hop: mta.address(),
-        };
+        let route = Route { listen, next_hop: mta.address() };
         let server = Server::start(Options::new("keys.example.org", "11.0", vec![route]));
         let server = server.await.unwrap();
         until(|| mta.count().is_complete()).await;
@@ -597,17 +538,10 @@ mod tests {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap()
         };
-        let route = Route {
-            listen: any_port(),
-            next_hop: nowhere,
-        };
+        let route = Route { listen: any_port(), next_hop: nowhere };
         let server = Server::start(Options::new("keys.example.org", "10.5", vec![route]));
         let server = server.await.unwrap();
-        mta.send(
-            &[direction(server.addresses()[0])],
-            4,
-            Duration::from_micros(100),
-        );
+        mta.send(&[direction(server.addresses()[0])], 4, Duration::from_micros(100));
         until(|| mta.count().handed_over == 4).await;
         assert_eq!(server.kill().await.inside(), 4);
         let count = mta.stop().await;
@@ -617,40 +551,16 @@ mod tests {
 
     #[test]
     fn a_count_is_exact_only_when_every_number_is_right() {
-        let good = Count {
-            messages: 2,
-            expected: 3,
-            handed_over: 3,
-            delivered: 3,
-            ..Count::default()
-        };
+        let good =
+            Count { messages: 2, expected: 3, handed_over: 3, delivered: 3, ..Count::default() };
         assert!(good.is_exact() && good.is_complete());
         for bad in [
-            Count {
-                delivered: 2,
-                missing: 1,
-                ..good.clone()
-            },
-            Count {
-                duplicated: 1,
-                ..good.clone()
-            },
-            Count {
-                altered: 1,
-                ..good.clone()
-            },
-            Count {
-                unprocessed: 1,
-                ..good.clone()
-            },
-            Count {
-                refused: 1,
-                ..good.clone()
-            },
-            Count {
-                handed_over: 2,
-                ..good.clone()
-            },
+            Count { delivered: 2, missing: 1, ..good.clone() },
+            Count { duplicated: 1, ..good.clone() },
+            Count { altered: 1, ..good.clone() },
+            Count { unprocessed: 1, ..good.clone() },
+            Count { refused: 1, ..good.clone() },
+            Count { handed_over: 2, ..good.clone() },
         ] {
             assert!(!bad.is_exact(), "{bad:?}");
         }

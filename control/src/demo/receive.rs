@@ -81,18 +81,8 @@ impl Receiver {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(accept(
-            listener,
-            host,
-            mailroom,
-            stop.clone(),
-            tasks.clone(),
-        ));
-        Ok(Self {
-            address,
-            stop,
-            tasks,
-        })
+        tasks.spawn(accept(listener, host, mailroom, stop.clone(), tasks.clone()));
+        Ok(Self { address, stop, tasks })
     }
 
     /// Where it listens.
@@ -126,13 +116,8 @@ async fn accept<M: Mailroom>(
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let session = Session::new(
-            stream,
-            client,
-            host.clone(),
-            Arc::clone(&mailroom),
-            stop.clone(),
-        );
+        let session =
+            Session::new(stream, client, host.clone(), Arc::clone(&mailroom), stop.clone());
         tasks.spawn(async move {
             // A client that goes away is no matter of ours.
             session.run().await.ok();
@@ -211,11 +196,8 @@ impl<M: Mailroom> Session<M> {
         loop {
             let (consumed, next) = match framer.next(&self.input) {
                 Framed::Line { line, consumed } => {
-                    let offered = if self.state.extended() {
-                        offered()
-                    } else {
-                        Extensions::none()
-                    };
+                    let offered =
+                        if self.state.extended() { offered() } else { Extensions::none() };
                     let next = match Command::parse(line, &offered) {
                         Ok(command) => Next::Command(command),
                         Err(error) => Next::Refused(error.reply()),

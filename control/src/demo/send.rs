@@ -46,31 +46,17 @@ impl Connection {
     /// Connects, reads the greeting, says EHLO.
     pub async fn open(next_hop: SocketAddr, name: &str) -> Result<Self, SendError> {
         let stream = timeout(PATIENCE, TcpStream::connect(next_hop)).await;
-        let stream = stream
-            .map_err(io::Error::from)
-            .flatten()
-            .map_err(SendError::Unsent)?;
+        let stream = stream.map_err(io::Error::from).flatten().map_err(SendError::Unsent)?;
         stream.set_nodelay(true).map_err(SendError::Unsent)?;
-        let mut connection = Self {
-            stream,
-            input: Vec::new(),
-            sent: 0,
-        };
+        let mut connection = Self { stream, input: Vec::new(), sent: 0 };
         let greeting = connection.reply().await.map_err(SendError::Unsent)?;
         if !greeting.is_positive() {
             return Err(SendError::Refused(greeting));
         }
         let name = ClientName::new(name)
             .ok_or_else(|| SendError::Unsent(io::Error::other("not a name for EHLO")))?;
-        let hello = connection
-            .command(&Command::Ehlo(name))
-            .await
-            .map_err(SendError::Unsent)?;
-        if hello.is_positive() {
-            Ok(connection)
-        } else {
-            Err(SendError::Refused(hello))
-        }
+        let hello = connection.command(&Command::Ehlo(name)).await.map_err(SendError::Unsent)?;
+        if hello.is_positive() { Ok(connection) } else { Err(SendError::Refused(hello)) }
     }
 
     /// Messages sent over this connection.
@@ -99,9 +85,7 @@ impl Connection {
             replies.push(self.ask(&line).await.map_err(SendError::Unsent)?);
         }
         if !replies.iter().any(Reply::is_positive) {
-            self.command(&Command::Rset)
-                .await
-                .map_err(SendError::Unsent)?;
+            self.command(&Command::Rset).await.map_err(SendError::Unsent)?;
             return Ok(replies);
         }
         let verdict = self.data(wire).await?;
@@ -112,19 +96,13 @@ impl Connection {
     }
 
     async fn data(&mut self, wire: &[u8]) -> Result<Reply, SendError> {
-        let start = self
-            .command(&Command::Data)
-            .await
-            .map_err(SendError::Unsent)?;
+        let start = self.command(&Command::Data).await.map_err(SendError::Unsent)?;
         if !start.is_intermediate() {
             return Ok(start);
         }
         let mut last = wire.to_vec();
         last.extend_from_slice(END_OF_DATA);
-        self.stream
-            .write_all(&last)
-            .await
-            .map_err(SendError::Lost)?;
+        self.stream.write_all(&last).await.map_err(SendError::Lost)?;
         self.reply().await.map_err(SendError::Lost)
     }
 

@@ -103,10 +103,7 @@ impl Tally {
 impl Server {
     /// Listens on every route.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let mut server = Self {
-            lanes: Vec::new(),
-            senders: JoinSet::new(),
-        };
+        let mut server = Self { lanes: Vec::new(), senders: JoinSet::new() };
         for route in &options.routes {
             let queue = Arc::new(Queue::new(&options));
             let host = Host {
@@ -115,16 +112,10 @@ impl Server {
             };
             let receiver = Receiver::start(route.listen, host, Arc::clone(&queue)).await?;
             for _ in 0..options.senders {
-                server
-                    .senders
-                    .spawn(send_on(Arc::clone(&queue), route.next_hop));
+                server.senders.spawn(send_on(Arc::clone(&queue), route.next_hop));
             }
             let address = receiver.address();
-            server.lanes.push(Lane {
-                address,
-                receiver: Some(receiver),
-                queue,
-            });
+            server.lanes.push(Lane { address, receiver: Some(receiver), queue });
         }
         Ok(server)
     }
@@ -157,11 +148,7 @@ impl Server {
 
     /// Clean stop: takes nothing more, empties its queue, goes.
     pub async fn stop(mut self) -> Tally {
-        for receiver in self
-            .lanes
-            .iter_mut()
-            .filter_map(|lane| lane.receiver.take())
-        {
+        for receiver in self.lanes.iter_mut().filter_map(|lane| lane.receiver.take()) {
             receiver.stop().await;
         }
         self.drained().await;
@@ -174,11 +161,7 @@ impl Server {
     pub async fn kill(mut self) -> Tally {
         self.senders.shutdown().await;
         let tally = self.tally();
-        for receiver in self
-            .lanes
-            .iter_mut()
-            .filter_map(|lane| lane.receiver.take())
-        {
+        for receiver in self.lanes.iter_mut().filter_map(|lane| lane.receiver.take()) {
             receiver.stop().await;
         }
         tally
@@ -231,20 +214,13 @@ impl Queue {
     }
 
     fn push(&self, item: Item) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(item);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
         self.arrived.notify_one();
     }
 
     async fn pop(&self) -> Item {
         loop {
-            let item = self
-                .waiting
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop_front();
+            let item = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             if let Some(item) = item {
                 // Another sender may take the next one.
                 self.arrived.notify_one();
@@ -294,10 +270,7 @@ impl Mailroom for Queue {
         }
         let wire = self.marks(&message);
         let number = self.accepted.fetch_add(1, Ordering::SeqCst);
-        self.push(Item {
-            envelope: message.envelope,
-            wire,
-        });
+        self.push(Item { envelope: message.envelope, wire });
         Reply::new(250, format!("2.0.0 Ok: SMTP-{number:05}"))
     }
 }
@@ -330,10 +303,7 @@ async fn send_on(queue: Arc<Queue>, next_hop: SocketAddr) {
             Ok((None, refused)) => queue.settle(refused),
             Ok((Some(envelope), refused)) => {
                 queue.refused.fetch_add(refused, Ordering::SeqCst);
-                queue.push(Item {
-                    envelope,
-                    wire: item.wire,
-                });
+                queue.push(Item { envelope, wire: item.wire });
                 tokio::time::sleep(RETRY).await;
             }
             // Like a real server, it sends again when it did not hear the reply.
@@ -350,8 +320,5 @@ pub(super) fn remaining(envelope: &Envelope, replies: &[Reply]) -> (Option<Envel
     let reply = |index: usize| replies.get(index);
     let again = |index: usize, _: &Recipient| reply(index).is_none_or(Reply::is_transient);
     let refused = replies.iter().filter(|reply| reply.is_permanent()).count();
-    (
-        envelope.narrowed(again),
-        u64::try_from(refused).unwrap_or(u64::MAX),
-    )
+    (envelope.narrowed(again), u64::try_from(refused).unwrap_or(u64::MAX))
 }

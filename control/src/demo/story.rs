@@ -81,20 +81,12 @@ struct Stage {
 impl Stage {
     async fn set(folder: &Path) -> anyhow::Result<Self> {
         let mta = Mta::start().await.context("the MTA cannot start")?;
-        let route = Route {
-            listen: any_port(),
-            next_hop: mta.address(),
-        };
+        let route = Route { listen: any_port(), next_hop: mta.address() };
         let server = Server::start(Options::new(SERVER, OLD, vec![route, route])).await;
         let server = server.context("the server cannot start")?;
-        let routes = server
-            .addresses()
-            .into_iter()
-            .map(|listen| Route { listen, ..route });
+        let routes = server.addresses().into_iter().map(|listen| Route { listen, ..route });
         let routes: Vec<Route> = routes.collect();
-        let [outbound, inbound] = routes.as_slice() else {
-            bail!("the server has two listeners")
-        };
+        let [outbound, inbound] = routes.as_slice() else { bail!("the server has two listeners") };
 
         let file = folder.join("lockgate.toml");
         let text = configuration(folder, outbound.listen, inbound.listen)?;
@@ -107,26 +99,10 @@ impl Stage {
         };
         let (ours, others) = ("example.org", "example.net");
         let directions = vec![
-            Direction {
-                name: "outbound",
-                gate: gate("outbound")?,
-                from: ours,
-                to: others,
-            },
-            Direction {
-                name: "inbound",
-                gate: gate("inbound")?,
-                from: others,
-                to: ours,
-            },
+            Direction { name: "outbound", gate: gate("outbound")?, from: ours, to: others },
+            Direction { name: "inbound", gate: gate("inbound")?, from: others, to: ours },
         ];
-        Ok(Self {
-            mta,
-            server: Some(server),
-            routes,
-            lockgate,
-            directions,
-        })
+        Ok(Self { mta, server: Some(server), routes, lockgate, directions })
     }
 
     async fn clear(self) {
@@ -187,10 +163,7 @@ impl<'a> Story<'a> {
     fn new(folder: &Path, out: &'a mut Out) -> Self {
         Self {
             out,
-            global: Global {
-                data: Some(folder.to_owned()),
-                ..Global::default()
-            },
+            global: Global { data: Some(folder.to_owned()), ..Global::default() },
             client: Client::new(folder.join("lockgate.sock")),
             started: Instant::now(),
         }
@@ -199,9 +172,8 @@ impl<'a> Story<'a> {
     async fn tell(&mut self, arguments: &Arguments, stage: &mut Stage) -> anyhow::Result<Exit> {
         let messages = arguments.messages();
         self.prologue(messages, stage)?;
-        let pause = arguments
-            .span()
-            .div_f64(f64::from(u32::try_from(messages).unwrap_or(u32::MAX)));
+        let pause =
+            arguments.span().div_f64(f64::from(u32::try_from(messages).unwrap_or(u32::MAX)));
         stage.mta.send(&stage.directions, messages, pause);
         self.pass(stage, messages / 4).await?;
         self.hold(stage, messages / 2).await?;
@@ -226,19 +198,12 @@ impl<'a> Story<'a> {
 
     async fn pass(&mut self, stage: &Stage, goal: u64) -> anyhow::Result<()> {
         self.say("\n1. Pass. Mail goes through lockgate to the server, reply for reply.")?;
-        self.until(stage, "the first messages", |count| count.messages >= goal)
-            .await
+        self.until(stage, "the first messages", |count| count.messages >= goal).await
     }
 
     async fn hold(&mut self, stage: &mut Stage, goal: u64) -> anyhow::Result<()> {
         self.say("\n2. Hold. The server is to be upgraded: new mail goes into the spool, safely on disk.")?;
-        self.typed(&[
-            "hold",
-            "--all",
-            "--reason",
-            "upgrade of the encryption server",
-        ])
-        .await?;
+        self.typed(&["hold", "--all", "--reason", "upgrade of the encryption server"]).await?;
         self.typed(&["wait", "quiet", "outbound"]).await?;
         self.typed(&["wait", "quiet", "inbound"]).await?;
         if let Some(server) = stage.server.take() {
@@ -250,8 +215,7 @@ impl<'a> Story<'a> {
                 count(tally.done)
             ))?;
         }
-        self.until(stage, "mail to be held", |count| count.messages >= goal)
-            .await?;
+        self.until(stage, "mail to be held", |count| count.messages >= goal).await?;
         self.typed_freely(&["status"]).await
     }
 
@@ -261,16 +225,13 @@ impl<'a> Story<'a> {
         ))?;
         let server = Server::start(Options::new(SERVER, NEW, stage.routes.clone())).await;
         stage.server = Some(server.context("the new server cannot start")?);
-        self.typed(&["probe", "outbound", "--to", "postmaster@example.net"])
-            .await?;
-        self.typed(&["probe", "inbound", "--to", "postmaster@example.org"])
-            .await
+        self.typed(&["probe", "outbound", "--to", "postmaster@example.net"]).await?;
+        self.typed(&["probe", "inbound", "--to", "postmaster@example.org"]).await
     }
 
     async fn release(&mut self, stage: &Stage, messages: u64) -> anyhow::Result<()> {
         self.say("\n4. Release. First three messages, to look at what comes out; then all.")?;
-        self.typed(&["release", "outbound", "--first", "3", "--wait"])
-            .await?;
+        self.typed(&["release", "outbound", "--first", "3", "--wait"]).await?;
         self.typed(&["release", "outbound"]).await?;
         self.typed(&["release", "inbound"]).await?;
         self.say(
@@ -315,12 +276,9 @@ impl<'a> Story<'a> {
         self.say(
             "\nAll goes on running, with a message a second, until Ctrl-C. In another terminal:",
         )?;
-        for verb in [
-            "status",
-            "hold outbound --reason \"my own\"",
-            "held list",
-            "release outbound --wait",
-        ] {
+        for verb in
+            ["status", "hold outbound --reason \"my own\"", "held list", "release outbound --wait"]
+        {
             self.say(&format!("   {}", self.global.command(verb)))?;
         }
         for direction in &stage.directions {
@@ -354,16 +312,8 @@ impl<'a> Story<'a> {
 
     async fn run(&mut self, words: &[&str]) -> anyhow::Result<Exit> {
         self.say(&format!("   $ {}", self.global.command(&shell(words))))?;
-        let data = self
-            .global
-            .data
-            .as_deref()
-            .unwrap_or(Path::new(cli::DATA_DEFAULT));
-        let mut line = vec![
-            "lockgate".into(),
-            "--data".into(),
-            data.as_os_str().to_owned(),
-        ];
+        let data = self.global.data.as_deref().unwrap_or(Path::new(cli::DATA_DEFAULT));
+        let mut line = vec!["lockgate".into(), "--data".into(), data.as_os_str().to_owned()];
         line.extend(words.iter().map(Into::into));
         let cli = cli::parse(line).map_err(|(error, _)| error)?;
         let buffer = Buffer::default();
@@ -426,10 +376,7 @@ impl<'a> Story<'a> {
 
 /// The count in words.
 fn reckoning(result: &Count) -> String {
-    let servers = result
-        .by_server
-        .iter()
-        .map(|(server, n)| format!("{} by {server}", count(*n)));
+    let servers = result.by_server.iter().map(|(server, n)| format!("{} by {server}", count(*n)));
     let servers = servers.collect::<Vec<_>>().join(", ");
     format!(
         "   sent        {} messages, {} deliveries (some have two recipients)\n   \
@@ -455,11 +402,7 @@ fn reckoning(result: &Count) -> String {
 /// Words as a shell would have them typed.
 fn shell(words: &[&str]) -> String {
     let quoted = |word: &&str| {
-        if word.contains(' ') {
-            format!("\"{word}\"")
-        } else {
-            (*word).to_owned()
-        }
+        if word.contains(' ') { format!("\"{word}\"") } else { (*word).to_owned() }
     };
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
@@ -477,10 +420,7 @@ impl Buffer {
 
 impl Write for Buffer {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write(octets)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(octets)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -495,21 +435,13 @@ mod tests {
 
     #[test]
     fn commands_are_shown_as_a_shell_reads_them() {
-        assert_eq!(
-            shell(&["hold", "--reason", "an upgrade"]),
-            "hold --reason \"an upgrade\""
-        );
+        assert_eq!(shell(&["hold", "--reason", "an upgrade"]), "hold --reason \"an upgrade\"");
     }
 
     #[test]
     fn the_reckoning_names_what_is_wrong() {
-        let mut result = Count {
-            missing: 3,
-            ..Count::default()
-        };
-        result
-            .by_server
-            .insert("keys.example.org 11.0.0".into(), 1234);
+        let mut result = Count { missing: 3, ..Count::default() };
+        result.by_server.insert("keys.example.org 11.0.0".into(), 1234);
         let text = reckoning(&result);
         assert!(text.contains("missing     3"), "{text}");
         assert!(text.contains("1,234 by keys.example.org 11.0.0"), "{text}");

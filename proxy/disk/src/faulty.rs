@@ -33,14 +33,8 @@ pub enum Crash {
 
 impl Crash {
     /// One of each, and some chances.
-    pub const VARIANTS: [Self; 6] = [
-        Self::Lost,
-        Self::Kept,
-        Self::Torn(1),
-        Self::Torn(2),
-        Self::Torn(3),
-        Self::Torn(4),
-    ];
+    pub const VARIANTS: [Self; 6] =
+        [Self::Lost, Self::Kept, Self::Torn(1), Self::Torn(2), Self::Torn(3), Self::Torn(4)];
 }
 
 /// A disk in memory. Clones are the same disk.
@@ -185,11 +179,7 @@ impl FaultyDisk {
             Crash::Torn(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             Crash::Lost | Crash::Kept => 1,
         });
-        let files = state
-            .files
-            .iter()
-            .map(|inode| inode.after(crash, &mut chance))
-            .collect();
+        let files = state.files.iter().map(|inode| inode.after(crash, &mut chance)).collect();
         let mut folders: BTreeMap<PathBuf, Folder> = state
             .folders
             .iter()
@@ -200,10 +190,7 @@ impl FaultyDisk {
             .keys()
             .map(|path| {
                 let mut there = true;
-                for place in path
-                    .ancestors()
-                    .filter(|place| !place.as_os_str().is_empty())
-                {
+                for place in path.ancestors().filter(|place| !place.as_os_str().is_empty()) {
                     let names = folders.get(folder_of(place)).map(|folder| &folder.now);
                     there &= names.is_some_and(|names| names.contains_key(&name_of(place)));
                 }
@@ -211,14 +198,8 @@ impl FaultyDisk {
             })
             .collect();
         folders.retain(|path, _| named.get(path).copied().unwrap_or(false));
-        let fresh = State {
-            files,
-            folders,
-            ..State::default()
-        };
-        Self {
-            state: Arc::new(Mutex::new(fresh)),
-        }
+        let fresh = State { files, folders, ..State::default() };
+        Self { state: Arc::new(Mutex::new(fresh)) }
     }
 
     /// Changes one octet of a file behind everyone's back, durably.
@@ -254,10 +235,7 @@ impl FaultyDisk {
         let state = self.state();
         state.alive()?;
         let inode = state.find(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Handle {
-            disk: self.clone(),
-            inode,
-        }))
+        Ok(Box::new(Handle { disk: self.clone(), inode }))
     }
 }
 
@@ -287,11 +265,7 @@ impl Inode {
                 bytes
             }
         };
-        Self {
-            now: bytes.clone(),
-            durable: bytes,
-            pending: Vec::new(),
-        }
+        Self { now: bytes.clone(), durable: bytes, pending: Vec::new() }
     }
 }
 
@@ -309,11 +283,7 @@ impl Folder {
                 names
             }
         };
-        Self {
-            now: names.clone(),
-            durable: names,
-            pending: Vec::new(),
-        }
+        Self { now: names.clone(), durable: names, pending: Vec::new() }
     }
 }
 
@@ -332,13 +302,8 @@ impl State {
         if self.crash_at.is_some_and(|at| operation >= at) {
             return Err(io::Error::other("the disk is dead"));
         }
-        assert!(
-            self.panic_at != Some(operation),
-            "the disk was told to panic"
-        );
-        self.failures
-            .get(&operation)
-            .map_or(Ok(()), |kind| Err((*kind).into()))
+        assert!(self.panic_at != Some(operation), "the disk was told to panic");
+        self.failures.get(&operation).map_or(Ok(()), |kind| Err((*kind).into()))
     }
 
     fn find(&self, path: &Path) -> Option<usize> {
@@ -353,9 +318,7 @@ impl State {
         if path.as_os_str().is_empty() {
             return Ok(self.folders.entry(PathBuf::new()).or_default());
         }
-        self.folders
-            .get_mut(path)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.folders.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn change(&mut self, folder: &Path, change: Change) -> io::Result<()> {
@@ -367,9 +330,7 @@ impl State {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// A sequence that looks like chance and is the same every time (xorshift).
@@ -388,23 +349,13 @@ impl Disk for FaultyDisk {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let mut state = self.state();
         state.operate()?;
-        if state
-            .folder(folder_of(path))?
-            .now
-            .contains_key(&name_of(path))
-        {
+        if state.folder(folder_of(path))?.now.contains_key(&name_of(path)) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let inode = state.files.len();
         state.files.push(Inode::default());
-        state.change(
-            folder_of(path),
-            Change::Put(name_of(path), Item::File(inode)),
-        )?;
-        Ok(Box::new(Handle {
-            disk: self.clone(),
-            inode,
-        }))
+        state.change(folder_of(path), Change::Put(name_of(path), Item::File(inode)))?;
+        Ok(Box::new(Handle { disk: self.clone(), inode }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
@@ -470,10 +421,7 @@ impl Disk for FaultyDisk {
         if folder.as_os_str().is_empty() || state.folders.contains_key(folder) {
             return Ok(());
         }
-        state.change(
-            folder_of(folder),
-            Change::Put(name_of(folder), Item::Folder),
-        )?;
+        state.change(folder_of(folder), Change::Put(name_of(folder), Item::Folder))?;
         state.folders.insert(folder.to_owned(), Folder::default());
         Ok(())
     }
@@ -490,10 +438,7 @@ impl Disk for FaultyDisk {
         if !state.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Locked {
-            disk: self.clone(),
-            path: path.to_owned(),
-        }))
+        Ok(Box::new(Locked { disk: self.clone(), path: path.to_owned() }))
     }
 }
 
@@ -597,32 +542,14 @@ mod tests {
     fn what_was_not_synced_is_lost_by_content_and_by_name() {
         let disk = FaultyDisk::default();
         write(&disk, "a", b"content").sync().unwrap();
-        assert!(
-            !disk
-                .after_crash(Crash::Lost)
-                .exists(Path::new("a"))
-                .unwrap()
-        );
+        assert!(!disk.after_crash(Crash::Lost).exists(Path::new("a")).unwrap());
         disk.sync_dir(Path::new("")).unwrap();
-        assert_eq!(
-            disk.after_crash(Crash::Lost).read(Path::new("a")).unwrap(),
-            b"content"
-        );
+        assert_eq!(disk.after_crash(Crash::Lost).read(Path::new("a")).unwrap(), b"content");
         disk.open(Path::new("a")).unwrap().append(b" more").unwrap();
-        assert_eq!(
-            disk.after_crash(Crash::Lost).read(Path::new("a")).unwrap(),
-            b"content"
-        );
-        assert_eq!(
-            disk.after_crash(Crash::Kept).read(Path::new("a")).unwrap(),
-            b"content more"
-        );
+        assert_eq!(disk.after_crash(Crash::Lost).read(Path::new("a")).unwrap(), b"content");
+        assert_eq!(disk.after_crash(Crash::Kept).read(Path::new("a")).unwrap(), b"content more");
         disk.remove(Path::new("a")).unwrap();
-        assert!(
-            disk.after_crash(Crash::Lost)
-                .exists(Path::new("a"))
-                .unwrap()
-        );
+        assert!(disk.after_crash(Crash::Lost).exists(Path::new("a")).unwrap());
     }
 
     #[test]
@@ -635,10 +562,7 @@ mod tests {
         file.append(b"kept").unwrap();
         file.sync().unwrap();
         assert_eq!(disk.read(Path::new("a")).unwrap(), b"lostkept");
-        assert_eq!(
-            disk.after_crash(Crash::Lost).read(Path::new("a")).unwrap(),
-            b"\0\0\0\0kept"
-        );
+        assert_eq!(disk.after_crash(Crash::Lost).read(Path::new("a")).unwrap(), b"\0\0\0\0kept");
     }
 
     #[test]
@@ -660,10 +584,7 @@ mod tests {
         file.append(&bytes).unwrap();
         let mut lengths = BTreeSet::new();
         for seed in 0..64 {
-            let found = disk
-                .after_crash(Crash::Torn(seed))
-                .read(Path::new("a"))
-                .unwrap();
+            let found = disk.after_crash(Crash::Torn(seed)).read(Path::new("a")).unwrap();
             let written = found.iter().take_while(|octet| **octet != 0).count();
             assert_eq!(found[..written], bytes[..written]);
             assert!(found[written..].iter().all(|octet| *octet == 0));
@@ -677,10 +598,7 @@ mod tests {
         let disk = FaultyDisk::default();
         disk.set_budget(Some(3));
         let mut file = disk.create_new(Path::new("a")).unwrap();
-        assert_eq!(
-            file.append(b"12345").unwrap_err().kind(),
-            io::ErrorKind::StorageFull
-        );
+        assert_eq!(file.append(b"12345").unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(disk.read(Path::new("a")).unwrap(), b"123");
         assert_eq!(disk.free_bytes(Path::new("")).unwrap(), 0);
     }
@@ -691,17 +609,8 @@ mod tests {
         disk.make_dir(Path::new("d")).unwrap();
         write(&disk, "d/a", b"x").sync().unwrap();
         disk.sync_dir(Path::new("d")).unwrap();
-        assert!(
-            !disk
-                .after_crash(Crash::Lost)
-                .exists(Path::new("d/a"))
-                .unwrap()
-        );
+        assert!(!disk.after_crash(Crash::Lost).exists(Path::new("d/a")).unwrap());
         disk.sync_dir(Path::new("")).unwrap();
-        assert!(
-            disk.after_crash(Crash::Lost)
-                .exists(Path::new("d/a"))
-                .unwrap()
-        );
+        assert!(disk.after_crash(Crash::Lost).exists(Path::new("d/a")).unwrap());
     }
 }

@@ -174,10 +174,7 @@ pub fn is_temporary(name: &str) -> bool {
 const TEMPORARY: &str = ".new~";
 
 fn temporary_name(path: &Path) -> PathBuf {
-    let mut name = path
-        .file_name()
-        .unwrap_or_else(|| OsStr::new(""))
-        .to_owned();
+    let mut name = path.file_name().unwrap_or_else(|| OsStr::new("")).to_owned();
     name.push(TEMPORARY);
     path.with_file_name(name)
 }

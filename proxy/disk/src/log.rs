@@ -73,11 +73,7 @@ pub fn scan(bytes: &[u8]) -> Scan {
                 valid = start + length;
             }
             Err(end) => {
-                return Scan {
-                    records,
-                    valid,
-                    end,
-                };
+                return Scan { records, valid, end };
             }
         }
     }
@@ -133,11 +129,7 @@ impl Log {
     /// by [`Disk::sync_dir`].
     pub fn create(disk: &dyn Disk, path: &Path, payloads: &[&[u8]]) -> io::Result<Self> {
         let file = disk.create_new(path)?;
-        let mut log = Self {
-            file,
-            proven: 0,
-            failed: false,
-        };
+        let mut log = Self { file, proven: 0, failed: false };
         log.append(payloads)?;
         Ok(log)
     }
@@ -153,19 +145,13 @@ impl Log {
             file.set_size(valid)?;
         }
         file.sync()?;
-        Ok(Self {
-            file,
-            proven: valid,
-            failed: false,
-        })
+        Ok(Self { file, proven: valid, failed: false })
     }
 
     /// Adds records, with one write and one sync for all of them.
     pub fn append(&mut self, payloads: &[&[u8]]) -> io::Result<()> {
         if self.failed {
-            return Err(io::Error::other(
-                "an earlier write or sync of this log failed",
-            ));
+            return Err(io::Error::other("an earlier write or sync of this log failed"));
         }
         let mut bytes = Vec::new();
         for payload in payloads {
@@ -204,10 +190,7 @@ mod tests {
     }
 
     fn payloads_of(bytes: &[u8], scan: &Scan) -> Vec<Vec<u8>> {
-        scan.records
-            .iter()
-            .map(|range| bytes[range.clone()].to_vec())
-            .collect()
+        scan.records.iter().map(|range| bytes[range.clone()].to_vec()).collect()
     }
 
     fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -280,9 +263,6 @@ mod tests {
         log.append(&[b"four"]).unwrap();
         let disk = disk.after_crash(Crash::Lost);
         let bytes = disk.read(path).unwrap();
-        assert_eq!(
-            payloads_of(&bytes, &scan(&bytes)),
-            [b"one".to_vec(), b"four".to_vec()]
-        );
+        assert_eq!(payloads_of(&bytes, &scan(&bytes)), [b"one".to_vec(), b"four".to_vec()]);
     }
 }

@@ -33,11 +33,7 @@ impl RealDisk {
 
     fn place(&self, path: &Path) -> PathBuf {
         // An empty join would add a trailing slash, which is harmless for folders only.
-        if path.as_os_str().is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(path)
-        }
+        if path.as_os_str().is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 }
 
@@ -53,10 +49,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.place(path))?;
+        let file = OpenOptions::new().read(true).write(true).open(self.place(path))?;
         Ok(Box::new(RealFile { file }))
     }
 
@@ -181,12 +174,8 @@ mod tests {
         disk.make_dir(Path::new("a")).unwrap();
         drop(disk.create_new(Path::new("a/b")).unwrap());
         disk.publish(Path::new("a/c"), b"x").unwrap();
-        let mode = |name: &str| {
-            fs::metadata(folder.path().join(name))
-                .unwrap()
-                .permissions()
-                .mode()
-        };
+        let mode =
+            |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode("a") & 0o777, 0o700);
         assert_eq!(mode("a/b") & 0o777, 0o600);
         assert_eq!(mode("a/c") & 0o777, 0o600);
@@ -207,10 +196,7 @@ mod tests {
         let (_folder, disk) = disk();
         disk.publish(Path::new("f"), b"one").unwrap();
         // A temporary file left by a crash is in nobody's way.
-        drop(
-            disk.create_new(&crate::temporary_name(Path::new("f")))
-                .unwrap(),
-        );
+        drop(disk.create_new(&crate::temporary_name(Path::new("f"))).unwrap());
         disk.publish(Path::new("f"), b"second").unwrap();
         assert_eq!(disk.read(Path::new("f")).unwrap(), b"second");
         assert_eq!(disk.list(Path::new("")).unwrap(), ["f"]);
@@ -221,11 +207,7 @@ mod tests {
         let (_folder, disk) = disk();
         let bytes: Vec<u8> = (0..600_000_u32).map(|n| n as u8).collect();
         disk.publish(Path::new("f"), &bytes).unwrap();
-        assert_eq!(
-            disk.copy_aside(Path::new("f"), 100_000, Path::new("g"))
-                .unwrap(),
-            500_000
-        );
+        assert_eq!(disk.copy_aside(Path::new("f"), 100_000, Path::new("g")).unwrap(), 500_000);
         assert_eq!(disk.read(Path::new("g")).unwrap(), bytes[100_000..]);
     }
 

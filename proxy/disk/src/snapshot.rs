@@ -80,10 +80,7 @@ fn decode(bytes: &[u8], magic: &[u8; 8]) -> Loaded {
     if field(12) as usize != payload.len() {
         return Loaded::Damaged("the length does not match");
     }
-    Loaded::Stored {
-        version: field(8),
-        payload: payload.to_vec(),
-    }
+    Loaded::Stored { version: field(8), payload: payload.to_vec() }
 }
 
 #[cfg(test)]
@@ -95,10 +92,7 @@ mod tests {
     const MAGIC: &[u8; 8] = b"testfile";
 
     fn stored(version: u32, payload: &[u8]) -> Loaded {
-        Loaded::Stored {
-            version,
-            payload: payload.to_vec(),
-        }
+        Loaded::Stored { version, payload: payload.to_vec() }
     }
 
     #[test]
@@ -137,14 +131,8 @@ mod tests {
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
-            assert!(
-                matches!(decode(&flipped, MAGIC), Loaded::Damaged(_)),
-                "flipped at {at}"
-            );
-            assert!(
-                matches!(decode(&bytes[..at], MAGIC), Loaded::Damaged(_)),
-                "cut at {at}"
-            );
+            assert!(matches!(decode(&flipped, MAGIC), Loaded::Damaged(_)), "flipped at {at}");
+            assert!(matches!(decode(&bytes[..at], MAGIC), Loaded::Damaged(_)), "cut at {at}");
         }
     }
 }

@@ -262,17 +262,8 @@ mod tests {
     fn only_data_is_answered_by_354_and_never_by_250() {
         let mut client = greeted();
         client.sent(Owed::Data);
-        assert_eq!(
-            reply(&mut client, 250),
-            Err(Unexpected::Impossible(Owed::Data))
-        );
-        for what in [
-            Owed::Mail,
-            Owed::Rcpt,
-            Owed::EndOfData,
-            Owed::Rset,
-            Owed::Quit,
-        ] {
+        assert_eq!(reply(&mut client, 250), Err(Unexpected::Impossible(Owed::Data)));
+        for what in [Owed::Mail, Owed::Rcpt, Owed::EndOfData, Owed::Rset, Owed::Quit] {
             let mut client = greeted();
             client.sent(what);
             assert_eq!(reply(&mut client, 354), Err(Unexpected::Impossible(what)));
@@ -290,10 +281,7 @@ mod tests {
         }
         let mut client = greeted();
         exchange(&mut client, Owed::Mail, 450);
-        assert!(
-            client.reusable(),
-            "4yz to MAIL opens no transaction and says nothing of the link"
-        );
+        assert!(client.reusable(), "4yz to MAIL opens no transaction and says nothing of the link");
     }
 
     #[test]

@@ -242,9 +242,7 @@ pub(crate) fn parse_rcpt_line(line: &[u8]) -> Result<Recipient, CommandError> {
 }
 
 fn stored_line(line: &[u8]) -> Result<(&str, &str), CommandError> {
-    std::str::from_utf8(line)
-        .map(split_verb)
-        .map_err(|_| CommandError::Encoding)
+    std::str::from_utf8(line).map(split_verb).map_err(|_| CommandError::Encoding)
 }
 
 /// Verb and arguments, without the spaces around them.
@@ -263,11 +261,7 @@ fn upper_case<'a>(verb: &str, buffer: &'a mut [u8; 8]) -> Option<&'a [u8]> {
 }
 
 fn alone(command: Command, arguments: &str) -> Result<Command, CommandError> {
-    if arguments.is_empty() {
-        Ok(command)
-    } else {
-        Err(CommandError::Syntax)
-    }
+    if arguments.is_empty() { Ok(command) } else { Err(CommandError::Syntax) }
 }
 
 fn client_name(arguments: &str) -> Result<ClientName, CommandError> {
@@ -297,9 +291,7 @@ fn cut_path<'a>(
     prefix: &str,
     wrong_path: fn(AddressError) -> CommandError,
 ) -> Result<(&'a str, &'a str), CommandError> {
-    let (head, tail) = arguments
-        .split_at_checked(prefix.len())
-        .ok_or(CommandError::Syntax)?;
+    let (head, tail) = arguments.split_at_checked(prefix.len()).ok_or(CommandError::Syntax)?;
     if !head.eq_ignore_ascii_case(prefix) {
         return Err(CommandError::Syntax);
     }
@@ -349,12 +341,8 @@ fn parse_parameters(
 
 /// `esmtp-keyword` of RFC 5321 §4.1.2.
 fn is_keyword(text: &str) -> bool {
-    text.as_bytes()
-        .first()
-        .is_some_and(u8::is_ascii_alphanumeric)
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Whether the parameter was offered, and may have that value.
@@ -377,29 +365,21 @@ fn judge_parameter(
         ("SIZE", Some(value)) => parse_size(value).is_some(),
         // BODY=BINARYMIME belongs to RFC 3030, which is not offered.
         ("BODY", Some(value)) if value.eq_ignore_ascii_case("BINARYMIME") => return Err(unknown()),
-        ("BODY", Some(value)) => ["7BIT", "8BITMIME"]
-            .iter()
-            .any(|b| b.eq_ignore_ascii_case(value)),
+        ("BODY", Some(value)) => ["7BIT", "8BITMIME"].iter().any(|b| b.eq_ignore_ascii_case(value)),
         ("RET", Some(value)) => parse_ret(value).is_some(),
         ("NOTIFY", Some(value)) => Notify::parse(value).is_some(),
         ("ORCPT", Some(value)) => is_original_recipient(value),
         // ENVID is xtext, kept as it is; how it is encoded matters to its reader alone.
         (_, Some(value)) => value.is_ascii(),
     };
-    if valid {
-        Ok(())
-    } else {
-        Err(CommandError::BadParameter(keyword.into()))
-    }
+    if valid { Ok(()) } else { Err(CommandError::BadParameter(keyword.into())) }
 }
 
 /// RFC 3461 §4.2: an address type, `;`, and the address (xtext, or UTF-8 by RFC 6533 §3).
 fn is_original_recipient(value: &str) -> bool {
     value.split_once(';').is_some_and(|(kind, address)| {
         !kind.is_empty()
-            && kind
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !address.is_empty()
     })
 }
@@ -472,10 +452,7 @@ mod tests {
 
     #[test]
     fn source_routes_are_dropped() {
-        assert_eq!(
-            print(&parse("RCPT TO:<@a,@b:c@d>").unwrap()),
-            "RCPT TO:<c@d>\r\n"
-        );
+        assert_eq!(print(&parse("RCPT TO:<@a,@b:c@d>").unwrap()), "RCPT TO:<c@d>\r\n");
     }
 
     #[test]
@@ -562,12 +539,9 @@ mod tests {
 
     #[test]
     fn a_control_character_in_a_command_is_refused() {
-        for line in [
-            "MA\rIL FROM:<a@b>",
-            "MAIL FROM:<a\rb@c>",
-            "MAIL FROM:<a@b\r>",
-            "RCPT TO:<\"a\nb\"@c>",
-        ] {
+        for line in
+            ["MA\rIL FROM:<a@b>", "MAIL FROM:<a\rb@c>", "MAIL FROM:<a@b\r>", "RCPT TO:<\"a\nb\"@c>"]
+        {
             assert!(parse(line).is_err(), "{line:?}");
         }
     }

@@ -69,10 +69,7 @@ impl DataScanner {
     /// A scanner at the very start of mail data.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            place: Place::LineStart,
-            fault: None,
-        }
+        Self { place: Place::LineStart, fault: None }
     }
 
     /// The first fault so far.
@@ -238,12 +235,7 @@ mod tests {
 
     fn scan<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Found {
         let mut scanner = DataScanner::new();
-        let mut found = Found {
-            content: Vec::new(),
-            consumed: 0,
-            end: false,
-            fault: None,
-        };
+        let mut found = Found { content: Vec::new(), consumed: 0, end: false, fault: None };
         for chunk in chunks {
             let scan = scanner.scan(chunk);
             found.content.extend_from_slice(scan.carried);
@@ -278,21 +270,12 @@ mod tests {
             _ => None,
         });
         let content = seen[..end.unwrap_or(consumed - withheld)].to_vec();
-        Found {
-            content,
-            consumed,
-            end: end.is_some(),
-            fault,
-        }
+        Found { content, consumed, end: end.is_some(), fault }
     }
 
     fn assert_specified(stream: &[u8]) {
         let specified = specified(stream);
-        assert_eq!(
-            scan(stream.chunks(1)),
-            specified,
-            "{stream:?} in single octets"
-        );
+        assert_eq!(scan(stream.chunks(1)), specified, "{stream:?} in single octets");
         for cut in 0..=stream.len() {
             let (first, second) = stream.split_at(cut);
             assert_eq!(scan([first, second]), specified, "{stream:?} cut at {cut}");
@@ -310,15 +293,7 @@ mod tests {
     #[test]
     fn an_empty_message_ends_at_once() {
         let found = scan([&b".\r\n"[..]]);
-        assert_eq!(
-            found,
-            Found {
-                content: vec![],
-                consumed: 3,
-                end: true,
-                fault: None
-            }
-        );
+        assert_eq!(found, Found { content: vec![], consumed: 3, end: true, fault: None });
     }
 
     /// Goal: whatever another server might take for the end of mail data, we do not.
@@ -343,11 +318,7 @@ mod tests {
             let stream = format!("text{ending}MAIL FROM:<evil@example.org>\r\nmore\r\n.\r\n");
             let found = scan([stream.as_bytes()]);
             assert!(found.end, "{ending:?}: the true end is found");
-            assert_eq!(
-                found.consumed,
-                stream.len(),
-                "{ending:?}: all of it was mail data"
-            );
+            assert_eq!(found.consumed, stream.len(), "{ending:?}: all of it was mail data");
             assert!(found.fault.is_some(), "{ending:?}: and it is named");
             assert_specified(stream.as_bytes());
         }
@@ -357,24 +328,14 @@ mod tests {
     fn a_nul_ends_nothing() {
         for ending in ["\r\n\0.\r\n", "\r\n.\0\r\n", "\r\0\n.\r\n"] {
             let stream = format!("text{ending}MAIL\r\n.\r\n");
-            assert_eq!(
-                scan([stream.as_bytes()]).consumed,
-                stream.len(),
-                "{ending:?}"
-            );
+            assert_eq!(scan([stream.as_bytes()]).consumed, stream.len(), "{ending:?}");
         }
     }
 
     #[test]
     fn the_first_fault_stays() {
-        assert_eq!(
-            scan([&b"a\nb\rc\r\n"[..], b"\r\n.\r\n"]).fault,
-            Some(DataFault::BareLf)
-        );
-        assert_eq!(
-            scan([&b"a\rb\nc\r\n"[..], b"\r\n.\r\n"]).fault,
-            Some(DataFault::BareCr)
-        );
+        assert_eq!(scan([&b"a\nb\rc\r\n"[..], b"\r\n.\r\n"]).fault, Some(DataFault::BareLf));
+        assert_eq!(scan([&b"a\rb\nc\r\n"[..], b"\r\n.\r\n"]).fault, Some(DataFault::BareCr));
     }
 
     #[test]
@@ -382,10 +343,7 @@ mod tests {
         let mut scanner = DataScanner::new();
         assert!(scanner.scan(b".\r\n").end);
         let after = scanner.scan(b"a\n.\r\n");
-        assert_eq!(
-            (after.content, after.consumed, after.end, after.fault),
-            (0, 0, true, None)
-        );
+        assert_eq!((after.content, after.consumed, after.end, after.fault), (0, 0, true, None));
     }
 
     /// Goal: the result does not depend on how octets arrive.
@@ -395,9 +353,8 @@ mod tests {
     fn scanning_is_the_same_for_every_split_of_every_short_stream() {
         for length in 0..=8_u32 {
             for number in 0..4_usize.pow(length) {
-                let stream: Vec<u8> = (0..length)
-                    .map(|place| b".\r\na"[number >> (2 * place) & 3])
-                    .collect();
+                let stream: Vec<u8> =
+                    (0..length).map(|place| b".\r\na"[number >> (2 * place) & 3]).collect();
                 assert_specified(&stream);
             }
         }

@@ -23,10 +23,7 @@ impl Parameter {
     /// A parameter of our own making. The caller answers for its syntax (RFC 5321 §4.1.2).
     #[must_use]
     pub fn new(keyword: &str, value: Option<&str>) -> Self {
-        Self {
-            keyword: keyword.into(),
-            value: value.map(Into::into),
-        }
+        Self { keyword: keyword.into(), value: value.map(Into::into) }
     }
 
     /// Whether this is the parameter of that name. Keywords know no case (RFC 5321 §2.4).
@@ -257,11 +254,7 @@ impl From<Vec<Parameter>> for RcptParameters {
 
 /// Value of the parameter of that name.
 fn value<'a>(parameters: &'a [Parameter], keyword: &str) -> Option<&'a str> {
-    parameters
-        .iter()
-        .find(|parameter| parameter.is(keyword))?
-        .value
-        .as_deref()
+    parameters.iter().find(|parameter| parameter.is(keyword))?.value.as_deref()
 }
 
 /// `size-value` of RFC 1870 §4: one to twenty digits. Twenty nines do not fit 64 bits and saturate.
@@ -331,10 +324,7 @@ impl Envelope {
     /// An envelope with its first recipient.
     #[must_use]
     pub fn new(sender: Sender, first: Recipient) -> Self {
-        Self {
-            sender,
-            recipients: vec![first],
-        }
+        Self { sender, recipients: vec![first] }
     }
 
     /// Adds a recipient at the end.
@@ -359,10 +349,7 @@ impl Envelope {
             .filter(|&(index, recipient)| keep(index, recipient))
             .map(|(_, recipient)| recipient.clone())
             .collect();
-        (!recipients.is_empty()).then(|| Self {
-            sender: self.sender.clone(),
-            recipients,
-        })
+        (!recipients.is_empty()).then(|| Self { sender: self.sender.clone(), recipients })
     }
 
     /// Appends the envelope in the form in which it is kept: the MAIL line and the RCPT lines, each
@@ -380,10 +367,7 @@ impl Envelope {
     /// # Errors
     /// An [`EnvelopeError`] that names the line.
     pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let mut lines = Lines {
-            rest: bytes,
-            number: 0,
-        };
+        let mut lines = Lines { rest: bytes, number: 0 };
         let (_, first) = lines.next_line()?.ok_or(EnvelopeError::NoRecipient)?;
         let wrong = |line| move |source| EnvelopeError::Line { line, source };
         let sender = command::parse_mail_line(first).map_err(wrong(1))?;
@@ -476,10 +460,7 @@ mod tests {
     #[test]
     fn with_replaces_and_without_removes() {
         let mail = decode(FULL).unwrap().sender.parameters;
-        let changed = mail
-            .with(Parameter::new("SIZE", Some("9")))
-            .without("BODY")
-            .without("envid");
+        let changed = mail.with(Parameter::new("SIZE", Some("9"))).without("BODY").without("envid");
         let words: Vec<String> = changed.iter().map(ToString::to_string).collect();
         assert_eq!(words, ["SMTPUTF8", "RET=HDRS", "SIZE=9"]);
     }
@@ -501,10 +482,7 @@ mod tests {
         assert_eq!(decode("MAIL FROM:<>\r\n"), Err(NoRecipient));
         assert_eq!(decode("MAIL FROM:<>\r\nRCPT TO:<a@b>"), Err(LineEnd(2)));
         assert_eq!(decode("MAIL FROM:<>\nRCPT TO:<a@b>\r\n"), Err(LineEnd(1)));
-        assert_eq!(
-            decode("RCPT TO:<a@b>\r\n"),
-            wrong(1, CommandError::UnknownVerb)
-        );
+        assert_eq!(decode("RCPT TO:<a@b>\r\n"), wrong(1, CommandError::UnknownVerb));
         assert_eq!(
             decode("MAIL FROM:<>\r\nRCPT TO:<a>\r\n"),
             wrong(2, CommandError::BadRecipient(AddressError::NoDomain))

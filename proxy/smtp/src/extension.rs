@@ -66,9 +66,7 @@ impl Extension {
     /// The extension of that keyword, in any case.
     #[must_use]
     pub fn from_keyword(keyword: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|extension| extension.keyword().eq_ignore_ascii_case(keyword))
+        Self::ALL.into_iter().find(|extension| extension.keyword().eq_ignore_ascii_case(keyword))
     }
 
     const fn bit(self) -> u16 {
@@ -97,15 +95,8 @@ pub enum XforwardAttribute {
 
 impl XforwardAttribute {
     /// All of them, in the order in which they are sent.
-    pub const ALL: [Self; 7] = [
-        Self::Name,
-        Self::Addr,
-        Self::Port,
-        Self::Proto,
-        Self::Helo,
-        Self::Ident,
-        Self::Source,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Name, Self::Addr, Self::Port, Self::Proto, Self::Helo, Self::Ident, Self::Source];
 
     /// Its name on the wire.
     #[must_use]
@@ -164,9 +155,7 @@ impl XforwardAttributes {
 
     /// Those it takes, in order.
     pub fn iter(self) -> impl Iterator<Item = XforwardAttribute> {
-        XforwardAttribute::ALL
-            .into_iter()
-            .filter(move |&attribute| self.contains(attribute))
+        XforwardAttribute::ALL.into_iter().filter(move |&attribute| self.contains(attribute))
     }
 }
 
@@ -184,11 +173,7 @@ impl Extensions {
     /// The empty set: what a server that answers only HELO offers.
     #[must_use]
     pub const fn none() -> Self {
-        Self {
-            bits: 0,
-            size: None,
-            xforward: XforwardAttributes(0),
-        }
+        Self { bits: 0, size: None, xforward: XforwardAttributes(0) }
     }
 
     /// Reads the reply to EHLO: its first line is the greeting, each other a keyword with parameters
@@ -282,10 +267,7 @@ impl Extensions {
     /// What both offer; SIZE with the smaller of the limits that are stated.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let mut both = Self {
-            bits: self.bits & other.bits,
-            ..Self::none()
-        };
+        let mut both = Self { bits: self.bits & other.bits, ..Self::none() };
         if both.contains(Extension::Size) {
             both.size = [self.size, other.size].into_iter().flatten().min();
         }
@@ -300,9 +282,7 @@ impl Extensions {
     #[must_use]
     pub fn offer(members: &[Option<Self>], size_limit: u64, starttls: bool) -> Self {
         let known = members.iter().copied().map(Option::unwrap_or_default);
-        let mut offer = known
-            .reduce(|all, member| all.intersection(&member))
-            .unwrap_or_default();
+        let mut offer = known.reduce(|all, member| all.intersection(&member)).unwrap_or_default();
         if offer.contains(Extension::Size) {
             let limit = offer.size.map_or(size_limit, |limit| limit.min(size_limit));
             // Never zero, which would say that there is no limit.
@@ -356,12 +336,7 @@ impl Extensions {
         let mut all = Self::none();
         for word in text.split_ascii_whitespace() {
             let (keyword, parameters) = word.split_once('=').unwrap_or((word, ""));
-            all.read(
-                keyword,
-                parameters
-                    .split(',')
-                    .filter(|parameter| !parameter.is_empty()),
-            );
+            all.read(keyword, parameters.split(',').filter(|parameter| !parameter.is_empty()));
         }
         all
     }
@@ -392,10 +367,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ehlo(lines: &[&str]) -> Extensions {
-        Extensions::from_ehlo(&Reply::new(
-            250,
-            format!("mx.example\n{}", lines.join("\n")),
-        ))
+        Extensions::from_ehlo(&Reply::new(250, format!("mx.example\n{}", lines.join("\n"))))
     }
 
     #[test]
@@ -413,11 +385,7 @@ mod tests {
             "CHUNKING",
             "XFORWARD NAME ADDR PROTO HELO SOURCE PORT IDENT",
         ]);
-        assert!(
-            Extension::ALL
-                .iter()
-                .all(|&extension| all.contains(extension))
-        );
+        assert!(Extension::ALL.iter().all(|&extension| all.contains(extension)));
         assert_eq!(all.size(), Some(10_240_000));
         assert_eq!(all.xforward().iter().count(), 7);
     }
@@ -437,14 +405,8 @@ mod tests {
 
     #[test]
     fn the_first_line_of_ehlo_offers_nothing() {
-        assert_eq!(
-            Extensions::from_ehlo(&Reply::new(250, "PIPELINING")),
-            Extensions::none()
-        );
-        assert_eq!(
-            Extensions::from_ehlo(&Reply::new(550, "x\nPIPELINING")),
-            Extensions::none()
-        );
+        assert_eq!(Extensions::from_ehlo(&Reply::new(250, "PIPELINING")), Extensions::none());
+        assert_eq!(Extensions::from_ehlo(&Reply::new(550, "x\nPIPELINING")), Extensions::none());
     }
 
     #[test]
@@ -469,35 +431,14 @@ mod tests {
 
     #[test]
     fn we_offer_what_every_member_offers_and_pipelining() {
-        let a = Some(Extensions::from_words(
-            "SIZE=20000 DSN SMTPUTF8 8BITMIME STARTTLS",
-        ));
-        let b = Some(Extensions::from_words(
-            "SIZE=30000 DSN 8BITMIME XFORWARD=NAME PIPELINING",
-        ));
+        let a = Some(Extensions::from_words("SIZE=20000 DSN SMTPUTF8 8BITMIME STARTTLS"));
+        let b = Some(Extensions::from_words("SIZE=30000 DSN 8BITMIME XFORWARD=NAME PIPELINING"));
         let offer = |members: &[_], limit, tls| Extensions::offer(members, limit, tls).to_words();
-        assert_eq!(
-            offer(&[a, b], 50_000, false),
-            "PIPELINING SIZE=15904 8BITMIME DSN"
-        );
-        assert_eq!(
-            offer(&[a, b], 10_000, false),
-            "PIPELINING SIZE=5904 8BITMIME DSN"
-        );
-        assert_eq!(
-            offer(&[b], 50_000, true),
-            "PIPELINING SIZE=25904 STARTTLS 8BITMIME DSN"
-        );
-        assert_eq!(
-            offer(&[a, b, None], 50_000, false),
-            "PIPELINING",
-            "a member never seen"
-        );
-        assert_eq!(
-            offer(&[], 50_000, true),
-            "PIPELINING STARTTLS",
-            "no member at all"
-        );
+        assert_eq!(offer(&[a, b], 50_000, false), "PIPELINING SIZE=15904 8BITMIME DSN");
+        assert_eq!(offer(&[a, b], 10_000, false), "PIPELINING SIZE=5904 8BITMIME DSN");
+        assert_eq!(offer(&[b], 50_000, true), "PIPELINING SIZE=25904 STARTTLS 8BITMIME DSN");
+        assert_eq!(offer(&[a, b, None], 50_000, false), "PIPELINING", "a member never seen");
+        assert_eq!(offer(&[], 50_000, true), "PIPELINING STARTTLS", "no member at all");
     }
 
     #[test]
@@ -505,10 +446,7 @@ mod tests {
         let tiny = Some(Extensions::from_words("SIZE=100"));
         assert_eq!(Extensions::offer(&[tiny], 50_000, false).size(), Some(1));
         let unlimited = Some(Extensions::from_words("SIZE"));
-        assert_eq!(
-            Extensions::offer(&[unlimited], 50_000, false).size(),
-            Some(45_904)
-        );
+        assert_eq!(Extensions::offer(&[unlimited], 50_000, false).size(), Some(45_904));
     }
 
     #[test]
@@ -525,10 +463,7 @@ mod tests {
 
     fn any_extensions() -> impl Strategy<Value = Extensions> {
         (0_u16..256, any::<u64>(), 0_u8..128).prop_map(|(bits, size, attributes)| {
-            let mut all = Extensions {
-                bits,
-                ..Extensions::none()
-            };
+            let mut all = Extensions { bits, ..Extensions::none() };
             if all.contains(Extension::Size) {
                 all.set_size(size);
             }

@@ -198,10 +198,7 @@ impl HeaderPeek {
 
 /// `ftext` of RFC 5322 §3.6.8, or an 8-bit octet of somebody who does not care.
 fn is_field_name(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name
-            .iter()
-            .all(|&byte| byte.is_ascii_graphic() || byte >= 0x80)
+    !name.is_empty() && name.iter().all(|&byte| byte.is_ascii_graphic() || byte >= 0x80)
 }
 
 fn append_bounded(piece: &[u8], value: &mut Vec<u8>) {
@@ -227,13 +224,7 @@ mod tests {
     /// What can be asked of a peek.
     fn facts(peek: &HeaderPeek) -> (usize, Option<&str>, Option<&str>, PgpMarks, bool) {
         let marks = peek.pgp_marks();
-        (
-            peek.received_count(),
-            peek.message_id(),
-            peek.content_type(),
-            marks,
-            peek.has_8bit(),
-        )
+        (peek.received_count(), peek.message_id(), peek.content_type(), marks, peek.has_8bit())
     }
 
     const MESSAGE: &[u8] = b"Received: from a\r\n\tby b\r\nRECEIVED : from c\r\n\
@@ -248,13 +239,7 @@ mod tests {
             assert_eq!(peek.received_count(), 2);
             assert_eq!(peek.message_id(), Some("<1@example.org>"));
             assert_eq!(peek.content_type(), Some("multipart/signed;\tmicalg=x"));
-            assert_eq!(
-                peek.pgp_marks(),
-                PgpMarks {
-                    universal: true,
-                    encoding_format: false
-                }
-            );
+            assert_eq!(peek.pgp_marks(), PgpMarks { universal: true, encoding_format: false });
             assert!(!peek.has_8bit() && peek.done());
         }
     }
@@ -278,18 +263,9 @@ mod tests {
 
     #[test]
     fn a_body_without_an_empty_line_before_it_is_no_header() {
-        assert_eq!(
-            peek(b"hello there\r\nReceived: x\r\n", 99).received_count(),
-            0
-        );
-        assert_eq!(
-            peek(b"From a Mon\r\nReceived: x\r\n", 99).received_count(),
-            1
-        );
-        assert_eq!(
-            peek(b"Received: x\r\nFrom a Mon\r\nReceived: x\r\n", 99).received_count(),
-            1
-        );
+        assert_eq!(peek(b"hello there\r\nReceived: x\r\n", 99).received_count(), 0);
+        assert_eq!(peek(b"From a Mon\r\nReceived: x\r\n", 99).received_count(), 1);
+        assert_eq!(peek(b"Received: x\r\nFrom a Mon\r\nReceived: x\r\n", 99).received_count(), 1);
     }
 
     #[test]
@@ -304,11 +280,7 @@ mod tests {
         let long = [b"Message-ID: ".to_vec(), b"x".repeat(100_000)].concat();
         for size in [7, 1000, long.len()] {
             let peek = peek(&long, size);
-            assert_eq!(
-                peek.message_id().map(str::len),
-                Some(997),
-                "998 less the first space"
-            );
+            assert_eq!(peek.message_id().map(str::len), Some(997), "998 less the first space");
         }
         // A name padded with spaces: what is cut must not depend on the pieces.
         let padded = format!("Message-ID{}:{}\r\n\r\n", " ".repeat(500), "x".repeat(2000));
@@ -316,11 +288,7 @@ mod tests {
             let peek = peek(padded.as_bytes(), size);
             assert_eq!(peek.message_id().map(str::len), Some(LINE_MAX - 511));
         }
-        let folded = [
-            b"Content-Type: a\r\n".to_vec(),
-            b" bcdefghij\r\n".repeat(10_000),
-        ]
-        .concat();
+        let folded = [b"Content-Type: a\r\n".to_vec(), b" bcdefghij\r\n".repeat(10_000)].concat();
         assert_eq!(peek(&folded, 1000).content_type().map(str::len), Some(997));
         let mut unfinished = HeaderPeek::new();
         for _ in 0..1000 {

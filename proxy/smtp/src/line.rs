@@ -61,12 +61,7 @@ impl CommandFramer {
     /// A framer for lines of at most `limit` octets, CRLF included.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            scanned: 0,
-            bare: false,
-            discarding: false,
-        }
+        Self { limit, scanned: 0, bare: false, discarding: false }
     }
 
     /// Forgets everything: the buffer was cleared, as after STARTTLS (RFC 3207 §4.2).
@@ -113,14 +108,8 @@ impl CommandFramer {
         let bare = self.bare;
         self.reset();
         match (bare, too_long) {
-            (true, _) => Framed::Malformed {
-                consumed,
-                fault: LineFault::BareControl,
-            },
-            (false, true) => Framed::Malformed {
-                consumed,
-                fault: LineFault::TooLong,
-            },
+            (true, _) => Framed::Malformed { consumed, fault: LineFault::BareControl },
+            (false, true) => Framed::Malformed { consumed, fault: LineFault::TooLong },
             (false, false) => Framed::Line { line, consumed },
         }
     }
@@ -168,10 +157,7 @@ mod tests {
 
     #[test]
     fn lines_end_at_crlf_only() {
-        assert_eq!(
-            whole(b"NOOP\r\nQUIT\r\nrest"),
-            [Ok(b"NOOP".to_vec()), Ok(b"QUIT".to_vec())]
-        );
+        assert_eq!(whole(b"NOOP\r\nQUIT\r\nrest"), [Ok(b"NOOP".to_vec()), Ok(b"QUIT".to_vec())]);
         assert_eq!(whole(b"\r\n"), [Ok(Vec::new())]);
         assert_eq!(whole(b"NOOP\n"), []);
         assert_eq!(whole(b"NOOP\r"), []);
@@ -198,19 +184,13 @@ mod tests {
 
     #[test]
     fn the_limit_counts_the_crlf_and_a_longer_line_ends_with_its_own_crlf() {
-        assert_eq!(
-            frame([&b"12345678\r\n"[..]], 10),
-            [Ok(b"12345678".to_vec())]
-        );
+        assert_eq!(frame([&b"12345678\r\n"[..]], 10), [Ok(b"12345678".to_vec())]);
         assert_eq!(
             frame([&b"123456789\r\nQUIT\r\n"[..]], 10),
             [Err(TooLong), Ok(b"QUIT".to_vec())]
         );
         let long = [b"x".repeat(1000), b"\r\nQUIT\r\n".to_vec()].concat();
-        assert_eq!(
-            frame(long.chunks(7), 10),
-            [Err(TooLong), Ok(b"QUIT".to_vec())]
-        );
+        assert_eq!(frame(long.chunks(7), 10), [Err(TooLong), Ok(b"QUIT".to_vec())]);
     }
 
     #[test]
@@ -218,13 +198,7 @@ mod tests {
         let mut framer = CommandFramer::new(10);
         assert_eq!(framer.next(b"NO\nOP"), Framed::Incomplete);
         framer.reset();
-        assert_eq!(
-            framer.next(b"QUIT\r\n"),
-            Framed::Line {
-                line: b"QUIT",
-                consumed: 6
-            }
-        );
+        assert_eq!(framer.next(b"QUIT\r\n"), Framed::Line { line: b"QUIT", consumed: 6 });
     }
 
     /// The specification, as simply as it can be said.
@@ -251,18 +225,13 @@ mod tests {
     fn framing_is_the_same_for_every_split_of_every_short_stream() {
         for length in 0..=7_u32 {
             for number in 0..4_usize.pow(length) {
-                let stream: Vec<u8> = (0..length)
-                    .map(|place| b"\r\n\0a"[number >> (2 * place) & 3])
-                    .collect();
+                let stream: Vec<u8> =
+                    (0..length).map(|place| b"\r\n\0a"[number >> (2 * place) & 3]).collect();
                 let specified = specified(&stream, 4);
                 assert_eq!(frame(stream.chunks(1), 4), specified, "{stream:?}");
                 for cut in 0..=stream.len() {
                     let (first, second) = stream.split_at(cut);
-                    assert_eq!(
-                        frame([first, second], 4),
-                        specified,
-                        "{stream:?} cut at {cut}"
-                    );
+                    assert_eq!(frame([first, second], 4), specified, "{stream:?} cut at {cut}");
                 }
             }
         }

@@ -24,10 +24,8 @@ impl Reply {
     pub const STARTTLS_READY: Self = Self::fixed(220, "2.0.0 ready to start TLS");
     /// To VRFY (RFC 5321 §3.5.3: we verify nobody, and may accept). Not 2.5.2, which would be a syntax
     /// error (RFC 3463 §3.6).
-    pub const VRFY: Self = Self::fixed(
-        252,
-        "2.0.0 cannot verify, but will accept mail and attempt delivery",
-    );
+    pub const VRFY: Self =
+        Self::fixed(252, "2.0.0 cannot verify, but will accept mail and attempt delivery");
     /// To DATA: send it (no enhanced code, RFC 2034 §4).
     pub const START_DATA: Self = Self::fixed(354, "end data with <CRLF>.<CRLF>");
 
@@ -45,10 +43,8 @@ impl Reply {
     /// The next hop went away in the middle of a transaction.
     pub const NEXT_HOP_LOST: Self = Self::fixed(451, "4.4.2 connection to next hop lost");
     /// The next hop's last reply never came: it may or may not have the message.
-    pub const UNCERTAIN: Self = Self::fixed(
-        451,
-        "4.4.2 outcome unknown, next hop did not reply to end of data",
-    );
+    pub const UNCERTAIN: Self =
+        Self::fixed(451, "4.4.2 outcome unknown, next hop did not reply to end of data");
     /// A person told us to refuse.
     pub const REFUSED_BY_ORDER: Self =
         Self::fixed(451, "4.3.2 not accepting mail now, try again later");
@@ -90,10 +86,8 @@ impl Reply {
     /// MAIL only after STARTTLS (RFC 3207 §4).
     pub const TLS_REQUIRED: Self = Self::fixed(530, "5.7.0 must issue STARTTLS first");
     /// Mail data with a bare CR or LF.
-    pub const BARE_LF_IN_DATA: Self = Self::fixed(
-        550,
-        "5.6.0 bare CR or LF in mail data, lines must end with CRLF",
-    );
+    pub const BARE_LF_IN_DATA: Self =
+        Self::fixed(550, "5.6.0 bare CR or LF in mail data, lines must end with CRLF");
     /// A recipient that is not ours to relay to.
     pub const RECIPIENT_NOT_HERE: Self = Self::fixed(550, "5.7.1 relaying denied");
     /// A message beyond the limit (RFC 1870 §6.1).
@@ -166,9 +160,7 @@ mod tests {
             reply.encode(&mut wire);
             let (parsed, _) = parse_reply(&wire, &Default::default()).unwrap().unwrap();
             assert_eq!(parsed, reply);
-            let enhanced = reply
-                .enhanced()
-                .unwrap_or_else(|| panic!("{reply}: no enhanced code"));
+            let enhanced = reply.enhanced().unwrap_or_else(|| panic!("{reply}: no enhanced code"));
             assert_eq!(u16::from(enhanced.class), reply.code() / 100, "{reply}");
             assert!(wire.len() <= 512, "{reply}");
         }

@@ -106,11 +106,7 @@ impl EnhancedCode {
         };
         let subject = small_number(parts.next()?)?;
         let detail = small_number(parts.next()?)?;
-        parts.next().is_none().then_some(Self {
-            class,
-            subject,
-            detail,
-        })
+        parts.next().is_none().then_some(Self { class, subject, detail })
     }
 }
 
@@ -123,11 +119,7 @@ impl fmt::Display for EnhancedCode {
 /// One to three digits (RFC 3463 §2).
 fn small_number(digits: &[u8]) -> Option<u16> {
     let valid = (1..=3).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    valid.then(|| {
-        digits
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'))
-    })
+    valid.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
 }
 
 /// A reply: a code and one or more lines of text.
@@ -143,10 +135,7 @@ impl Reply {
     /// control characters but LF; a number that is no code becomes 451.
     #[must_use]
     pub const fn fixed(code: u16, text: &'static str) -> Self {
-        Self {
-            code: Code::or_local_error(code),
-            text: Cow::Borrowed(text.as_bytes()),
-        }
+        Self { code: Code::or_local_error(code), text: Cow::Borrowed(text.as_bytes()) }
     }
 
     /// A reply whose text is made at run time: lines joined by LF (or CRLF). Other control characters
@@ -154,10 +143,7 @@ impl Reply {
     #[must_use]
     pub fn new(code: u16, text: impl Into<Vec<u8>>) -> Self {
         let mut text = text.into();
-        if text
-            .iter()
-            .any(|&byte| byte != b'\n' && byte.is_ascii_control())
-        {
+        if text.iter().any(|&byte| byte != b'\n' && byte.is_ascii_control()) {
             let mut cleaned = Vec::with_capacity(text.len());
             for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
                 if index > 0 {
@@ -167,10 +153,7 @@ impl Reply {
             }
             text = cleaned;
         }
-        Self {
-            code: Code::or_local_error(code),
-            text: Cow::Owned(text),
-        }
+        Self { code: Code::or_local_error(code), text: Cow::Owned(text) }
     }
 
     /// The code as a number.
@@ -311,10 +294,7 @@ pub struct ReplyLimits {
 
 impl Default for ReplyLimits {
     fn default() -> Self {
-        Self {
-            line_octets: 4096,
-            total_octets: 65536,
-        }
+        Self { line_octets: 4096, total_octets: 65536 }
     }
 }
 
@@ -355,9 +335,7 @@ pub fn parse_reply(buf: &[u8], limits: &ReplyLimits) -> Result<Option<(Reply, us
         if line_feed >= limits.line_octets || at + line_feed >= limits.total_octets {
             return Err(ReplyError::TooLong);
         }
-        let line = rest[..line_feed]
-            .strip_suffix(b"\r")
-            .ok_or(ReplyError::LineEnd)?;
+        let line = rest[..line_feed].strip_suffix(b"\r").ok_or(ReplyError::LineEnd)?;
         if memchr(b'\r', line).is_some() {
             return Err(ReplyError::LineEnd);
         }
@@ -370,13 +348,7 @@ pub fn parse_reply(buf: &[u8], limits: &ReplyLimits) -> Result<Option<(Reply, us
         text.extend(line_text.iter().map(clean));
         at += line_feed + 1;
         if !more {
-            return Ok(Some((
-                Reply {
-                    code,
-                    text: Cow::Owned(text),
-                },
-                at,
-            )));
+            return Ok(Some((Reply { code, text: Cow::Owned(text) }, at)));
         }
     }
 }
@@ -384,9 +356,7 @@ pub fn parse_reply(buf: &[u8], limits: &ReplyLimits) -> Result<Option<(Reply, us
 /// Code, whether more lines follow, text.
 fn split_line(line: &[u8]) -> Result<(Code, bool, &[u8]), ReplyError> {
     let (digits, rest) = line.split_at_checked(3).ok_or(ReplyError::Malformed)?;
-    let code = small_number(digits)
-        .and_then(Code::new)
-        .ok_or(ReplyError::Malformed)?;
+    let code = small_number(digits).and_then(Code::new).ok_or(ReplyError::Malformed)?;
     match rest {
         // RFC 5321 §4.2: a code alone is a reply, if a poor one.
         [] => Ok((code, false, rest)),
@@ -399,20 +369,12 @@ fn split_line(line: &[u8]) -> Result<(Code, bool, &[u8]), ReplyError> {
 /// Whether an unfinished line can still become one: a peer that speaks another protocol is told
 /// apart at once and not only by time-out.
 fn check_beginning(line: &[u8]) -> Result<(), ReplyError> {
-    let possible = line
-        .iter()
-        .take(4)
-        .enumerate()
-        .all(|(index, byte)| match index {
-            0 => matches!(byte, b'2'..=b'5'),
-            1 | 2 => byte.is_ascii_digit(),
-            _ => matches!(byte, b' ' | b'-' | b'\r'),
-        });
-    if possible {
-        Ok(())
-    } else {
-        Err(ReplyError::Malformed)
-    }
+    let possible = line.iter().take(4).enumerate().all(|(index, byte)| match index {
+        0 => matches!(byte, b'2'..=b'5'),
+        1 | 2 => byte.is_ascii_digit(),
+        _ => matches!(byte, b' ' | b'-' | b'\r'),
+    });
+    if possible { Ok(()) } else { Err(ReplyError::Malformed) }
 }
 
 #[cfg(test)]
@@ -421,10 +383,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: ReplyLimits = ReplyLimits {
-        line_octets: 64,
-        total_octets: 256,
-    };
+    const LIMITS: ReplyLimits = ReplyLimits { line_octets: 64, total_octets: 256 };
 
     fn parse(text: &str) -> Result<Option<(Reply, usize)>, ReplyError> {
         parse_reply(text.as_bytes(), &LIMITS)
@@ -487,11 +446,7 @@ mod tests {
             assert_eq!(parse(wire), Err(error), "{wire:?}");
         }
         assert_eq!(parse(&format!("250 {}\r\n", "x".repeat(59))), Err(TooLong));
-        assert!(
-            parse(&format!("250 {}\r\n", "x".repeat(58)))
-                .unwrap()
-                .is_some()
-        );
+        assert!(parse(&format!("250 {}\r\n", "x".repeat(58))).unwrap().is_some());
         assert_eq!(parse(&"250 ".repeat(16)), Err(TooLong));
         assert_eq!(parse(&"250-x\r\n".repeat(40)), Err(TooLong));
     }
@@ -522,24 +477,12 @@ mod tests {
 
     #[test]
     fn enhanced_codes_are_found_only_where_they_stand_alone_at_the_start() {
-        let enhanced = |text: &str| {
-            Reply::new(250, text)
-                .enhanced()
-                .map(|code| code.to_string())
-        };
+        let enhanced = |text: &str| Reply::new(250, text).enhanced().map(|code| code.to_string());
         assert_eq!(enhanced("2.1.5 ok").as_deref(), Some("2.1.5"));
         assert_eq!(enhanced("5.123.4").as_deref(), Some("5.123.4"));
-        for none in [
-            "",
-            "ok 2.1.5",
-            "2.1",
-            "2.1.5.1 x",
-            "3.1.1 x",
-            "2.1.x",
-            "2..5",
-            "2.1.1234",
-            "2.1.5: x",
-        ] {
+        for none in
+            ["", "ok 2.1.5", "2.1", "2.1.5.1 x", "3.1.1 x", "2.1.x", "2..5", "2.1.1234", "2.1.5: x"]
+        {
             assert_eq!(enhanced(none), None, "{none}");
         }
     }

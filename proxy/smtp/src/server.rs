@@ -87,11 +87,7 @@ impl Server {
     /// A session that was just greeted with 220.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            state: State::Start,
-            extended: false,
-            awaited: 0,
-        }
+        Self { state: State::Start, extended: false, awaited: 0 }
     }
 
     /// Where the session stands.
@@ -159,10 +155,7 @@ impl Server {
         let in_transaction = self.in_transaction();
         self.extended = extended;
         self.state = State::Ready;
-        Step::Greet {
-            extended,
-            in_transaction,
-        }
+        Step::Greet { extended, in_transaction }
     }
 
     fn reset(&mut self) -> Step {
@@ -178,12 +171,7 @@ impl Server {
             State::Start => Step::Reply(Reply::NEED_HELLO),
             State::Ready => {
                 let confirmed = false;
-                self.state = State::Transaction {
-                    confirmed,
-                    smtputf8,
-                    accepted: 0,
-                    refused: 0,
-                };
+                self.state = State::Transaction { confirmed, smtputf8, accepted: 0, refused: 0 };
                 self.awaited += 1;
                 Step::BeginMail
             }
@@ -196,11 +184,7 @@ impl Server {
             State::Start => Step::Reply(Reply::NEED_HELLO),
             State::Ready => Step::Reply(Reply::NEED_MAIL),
             State::Data => Step::Reply(Reply::BAD_SEQUENCE),
-            State::Transaction {
-                smtputf8: false,
-                refused,
-                ..
-            } if !is_ascii(recipient) => {
+            State::Transaction { smtputf8: false, refused, .. } if !is_ascii(recipient) => {
                 *refused += 1;
                 Step::Reply(Reply::NONASCII_WITHOUT_SMTPUTF8)
             }
@@ -216,11 +200,7 @@ impl Server {
             State::Start => Step::Reply(Reply::NEED_HELLO),
             State::Ready => Step::Reply(Reply::NEED_MAIL),
             State::Data => Step::Reply(Reply::BAD_SEQUENCE),
-            State::Transaction {
-                confirmed: true,
-                accepted: 1..,
-                ..
-            } => {
+            State::Transaction { confirmed: true, accepted: 1.., .. } => {
                 self.state = State::Data;
                 Step::Data
             }
@@ -245,10 +225,7 @@ impl Server {
     /// The answer to the oldest RCPT that awaits one.
     pub const fn rcpt_answered(&mut self, positive: bool) {
         self.awaited = self.awaited.saturating_sub(1);
-        if let State::Transaction {
-            accepted, refused, ..
-        } = &mut self.state
-        {
+        if let State::Transaction { accepted, refused, .. } = &mut self.state {
             if positive {
                 *accepted += 1;
             } else {
@@ -288,10 +265,7 @@ impl Server {
 
 /// Whether RCPT can be sent on without SMTPUTF8.
 fn is_ascii(recipient: &Recipient) -> bool {
-    let values = recipient
-        .parameters
-        .iter()
-        .filter_map(|parameter| parameter.value.as_deref());
+    let values = recipient.parameters.iter().filter_map(|parameter| parameter.value.as_deref());
     recipient.path.is_ascii() && values.into_iter().all(str::is_ascii)
 }
 
@@ -333,10 +307,7 @@ mod tests {
         server.rcpt_answered(true);
         assert_eq!(step(&mut server, "DATA"), Step::Data);
         server.data_answered(true);
-        assert_eq!(
-            step(&mut server, "MAIL FROM:<a@b>"),
-            Step::Reply(Reply::BAD_SEQUENCE)
-        );
+        assert_eq!(step(&mut server, "MAIL FROM:<a@b>"), Step::Reply(Reply::BAD_SEQUENCE));
         server.data_ended();
         assert_eq!(step(&mut server, "MAIL FROM:<a@b>"), Step::BeginMail);
     }
@@ -345,27 +316,15 @@ mod tests {
     fn commands_out_of_order_get_503() {
         let mut server = Server::new();
         for line in ["MAIL FROM:<a@b>", "RCPT TO:<a@b>", "DATA", "STARTTLS"] {
-            assert_eq!(
-                step(&mut server, line),
-                Step::Reply(Reply::NEED_HELLO),
-                "{line}"
-            );
+            assert_eq!(step(&mut server, line), Step::Reply(Reply::NEED_HELLO), "{line}");
         }
         let mut server = ready();
         for line in ["RCPT TO:<a@b>", "DATA"] {
-            assert_eq!(
-                step(&mut server, line),
-                Step::Reply(Reply::NEED_MAIL),
-                "{line}"
-            );
+            assert_eq!(step(&mut server, line), Step::Reply(Reply::NEED_MAIL), "{line}");
         }
         let mut server = with_sender();
         for line in ["MAIL FROM:<a@b>", "STARTTLS"] {
-            assert_eq!(
-                step(&mut server, line),
-                Step::Reply(Reply::BAD_SEQUENCE),
-                "{line}"
-            );
+            assert_eq!(step(&mut server, line), Step::Reply(Reply::BAD_SEQUENCE), "{line}");
         }
         assert_eq!(step(&mut server, "DATA"), Step::Reply(Reply::NEED_RCPT));
     }
@@ -375,10 +334,7 @@ mod tests {
         let mut server = with_sender();
         step(&mut server, "RCPT TO:<c@d>");
         server.rcpt_answered(false);
-        assert_eq!(
-            step(&mut server, "DATA"),
-            Step::Reply(Reply::NO_VALID_RECIPIENTS)
-        );
+        assert_eq!(step(&mut server, "DATA"), Step::Reply(Reply::NO_VALID_RECIPIENTS));
         step(&mut server, "RCPT TO:<e@f>");
         server.rcpt_answered(true);
         assert_eq!(step(&mut server, "DATA"), Step::Data);
@@ -393,10 +349,7 @@ mod tests {
         assert_eq!(server.awaited(), 1, "the reply to RCPT is still to come");
         server.rcpt_answered(true);
         assert_eq!(step(&mut server, "DATA"), Step::Reply(Reply::NEED_MAIL));
-        assert_eq!(
-            step(&mut server, "RCPT TO:<c@d>"),
-            Step::Reply(Reply::NEED_MAIL)
-        );
+        assert_eq!(step(&mut server, "RCPT TO:<c@d>"), Step::Reply(Reply::NEED_MAIL));
     }
 
     #[test]
@@ -420,25 +373,11 @@ mod tests {
         assert_eq!(server.state(), State::Ready);
         for (line, extended) in [("EHLO a", true), ("HELO a", false)] {
             let mut server = with_sender();
-            assert_eq!(
-                step(&mut server, line),
-                Step::Greet {
-                    extended,
-                    in_transaction
-                }
-            );
-            assert_eq!(
-                (server.state(), server.extended()),
-                (State::Ready, extended)
-            );
+            assert_eq!(step(&mut server, line), Step::Greet { extended, in_transaction });
+            assert_eq!((server.state(), server.extended()), (State::Ready, extended));
         }
         let mut server = Server::new();
-        assert_eq!(
-            step(&mut server, "RSET"),
-            Step::Reset {
-                in_transaction: false
-            }
-        );
+        assert_eq!(step(&mut server, "RSET"), Step::Reset { in_transaction: false });
         assert_eq!(server.state(), State::Start, "RSET is no greeting");
     }
 
@@ -447,14 +386,8 @@ mod tests {
         let mut server = with_sender();
         let refusal = Step::Reply(Reply::NONASCII_WITHOUT_SMTPUTF8);
         assert_eq!(step(&mut server, "RCPT TO:<m\u{fc}ller@b>"), refusal);
-        assert_eq!(
-            step(&mut server, "RCPT TO:<a@b> ORCPT=utf-8;m\u{fc}ller@b"),
-            refusal
-        );
-        assert_eq!(
-            step(&mut server, "DATA"),
-            Step::Reply(Reply::NO_VALID_RECIPIENTS)
-        );
+        assert_eq!(step(&mut server, "RCPT TO:<a@b> ORCPT=utf-8;m\u{fc}ller@b"), refusal);
+        assert_eq!(step(&mut server, "DATA"), Step::Reply(Reply::NO_VALID_RECIPIENTS));
         let mut server = ready();
         step(&mut server, "MAIL FROM:<a@b> SMTPUTF8");
         assert_eq!(step(&mut server, "RCPT TO:<m\u{fc}ller@b>"), Step::Rcpt);
@@ -475,10 +408,7 @@ mod tests {
         let mut server = ready();
         assert_eq!(step(&mut server, "STARTTLS"), Step::StartTls);
         server.tls_started();
-        assert_eq!(
-            step(&mut server, "MAIL FROM:<a@b>"),
-            Step::Reply(Reply::NEED_HELLO)
-        );
+        assert_eq!(step(&mut server, "MAIL FROM:<a@b>"), Step::Reply(Reply::NEED_HELLO));
     }
 
     #[test]

@@ -79,11 +79,10 @@ impl Xforward {
         let value = match attribute {
             XforwardAttribute::Name => self.name.clone(),
             XforwardAttribute::Addr => {
-                self.address
-                    .map(|address| match address.ip().to_canonical() {
-                        IpAddr::V4(address) => address.to_string(),
-                        IpAddr::V6(address) => format!("IPV6:{address}"),
-                    })
+                self.address.map(|address| match address.ip().to_canonical() {
+                    IpAddr::V4(address) => address.to_string(),
+                    IpAddr::V6(address) => format!("IPV6:{address}"),
+                })
             }
             XforwardAttribute::Port => self.address.map(|address| address.port().to_string()),
             XforwardAttribute::Proto => self.protocol.clone(),
@@ -149,28 +148,18 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_where_nothing_is_offered() {
-        assert_eq!(
-            print(&Xforward::default(), XforwardAttributes::default()),
-            (0, String::new())
-        );
+        assert_eq!(print(&Xforward::default(), XforwardAttributes::default()), (0, String::new()));
         assert!(!Extensions::from_words("XFORWARD").contains(Extension::XForward));
     }
 
     #[test]
     fn long_values_are_cut_and_spread_over_commands() {
         let long = Some("n".repeat(300));
-        let xforward = Xforward {
-            name: long.clone(),
-            helo: long.clone(),
-            ident: long,
-            ..Xforward::default()
-        };
+        let xforward =
+            Xforward { name: long.clone(), helo: long.clone(), ident: long, ..Xforward::default() };
         let (commands, text) = print(&xforward, all());
         assert_eq!((commands, text.lines().count()), (3, 3));
-        assert!(
-            text.lines()
-                .all(|line| line.starts_with("XFORWARD ") && line.len() <= 510)
-        );
+        assert!(text.lines().all(|line| line.starts_with("XFORWARD ") && line.len() <= 510));
         assert_eq!(text.matches('n').count(), 3 * 255);
     }
 
@@ -178,16 +167,9 @@ mod tests {
     fn a_line_of_several_attributes_fits_what_any_server_reads() {
         for length in 0..=255 {
             let long = Some("n".repeat(length));
-            let xforward = Xforward {
-                name: long.clone(),
-                helo: long,
-                ..Xforward::default()
-            };
+            let xforward = Xforward { name: long.clone(), helo: long, ..Xforward::default() };
             let (_, text) = print(&xforward, all());
-            assert!(
-                text.split_inclusive("\r\n").all(|line| line.len() <= 512),
-                "{length}"
-            );
+            assert!(text.split_inclusive("\r\n").all(|line| line.len() <= 512), "{length}");
         }
     }
 

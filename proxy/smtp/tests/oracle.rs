@@ -27,9 +27,7 @@ fn ours(line: &str) -> Command {
 
 fn theirs(line: &str) -> Request<String> {
     let wire = format!("{line}\r\n");
-    Request::parse(&mut wire.as_bytes().iter())
-        .unwrap()
-        .into_owned()
+    Request::parse(&mut wire.as_bytes().iter()).unwrap().into_owned()
 }
 
 proptest! {

@@ -10,7 +10,7 @@
 
 use std::path::Path as FilePath;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use super::problem::Failure;
 use super::{Asked, Desk, Door, Input, TICK, lock, wire};
 use crate::api;
+use crate::clock;
 use crate::gate::{Effect, Epoch, Gate, HolderKind, Order, OrderError, order};
 use crate::relay::Reach;
 use crate::spool::{Lane, Stand, Totals};
@@ -53,14 +54,18 @@ pub(super) async fn place(
         async move {
             let gates = desk.parts.gates.clone();
             let (asked, wanted, by) = (scope.clone(), effect.clone(), holder.clone());
-            let placed = tokio::task::spawn_blocking(move || {
-                gates.place(&asked, &wanted, &by, &reason)
-            })
-            .await?;
+            let placed =
+                tokio::task::spawn_blocking(move || gates.place(&asked, &wanted, &by, &reason))
+                    .await?;
             // On a disk error the safe side is in force already: fence it like any other.
             if matches!(placed, Ok(_) | Err(OrderError::Disk(_))) {
                 for gate in &scope {
-                    tracing::info!(gate = gate.name(), ?effect, holder = holder.name, "order placed");
+                    tracing::info!(
+                        gate = gate.name(),
+                        ?effect,
+                        holder = holder.name,
+                        "order placed"
+                    );
                     desk.fence(gate, &effect);
                 }
             }
@@ -95,8 +100,7 @@ pub(super) async fn end(
         async move {
             let gates = desk.parts.gates.clone();
             let (by, force) = (holder.clone(), request.force);
-            let ended =
-                tokio::task::spawn_blocking(move || gates.end(id, &by, force)).await??;
+            let ended = tokio::task::spawn_blocking(move || gates.end(id, &by, force)).await??;
             tracing::info!(gate = ended.gate, id, effect = ?ended.effect, by = holder.name, force, reason = request.reason, "order ended");
             desk.accept_after(&ended);
             Ok(ended)
@@ -155,15 +159,27 @@ impl Desk {
         if *effect == Effect::PauseReplay {
             return;
         }
-        let Some(door) = self.parts.door(gate.name()) else { return };
+        let Some(door) = self.parts.door(gate.name()) else {
+            return;
+        };
         let relay = door.corridor.relay.clone();
         self.spawn(async move { relay.quit_all().await });
+        // A cordon is of one member: what speaks to the others goes on.
+        let member = match effect {
+            Effect::Cordon { member } => gate.plan().members.iter().position(|name| name == member),
+            Effect::Hold | Effect::Refuse | Effect::PauseReplay => None,
+        };
         let (gate, epoch, fence) = (gate.clone(), gate.epoch(), door.fence);
         self.spawn(async move {
             tokio::time::sleep(fence).await;
-            let aborted = gate.abort_older(epoch);
+            let aborted = gate.abort_older(epoch, member);
             if aborted > 0 {
-                tracing::warn!(gate = gate.name(), epoch = epoch.0, aborted, "fence: older transactions aborted");
+                tracing::warn!(
+                    gate = gate.name(),
+                    epoch = epoch.0,
+                    aborted,
+                    "fence: older transactions aborted"
+                );
             }
         });
     }
@@ -171,11 +187,15 @@ impl Desk {
     /// Whoever ends a cordon of the health check, by force and by name, takes what answers now for
     /// the member: otherwise the next connection would bring the cordon back.
     fn accept_after(&self, ended: &Order) {
-        let Effect::Cordon { member } = &ended.effect else { return };
+        let Effect::Cordon { member } = &ended.effect else {
+            return;
+        };
         if ended.holder.kind != HolderKind::Health {
             return;
         }
-        let Some(door) = self.parts.door(&ended.gate) else { return };
+        let Some(door) = self.parts.door(&ended.gate) else {
+            return;
+        };
         let members = &door.corridor.gate.plan().members;
         if let Some(index) = members.iter().position(|name| name == member) {
             door.corridor.relay.accept_identity(index);
@@ -190,7 +210,7 @@ impl Desk {
         let alarms = self.alarms(&gates, &spool);
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: wire::moment(wire::unix_ms(self.parts.started)),
+            started_at: clock::rfc_3339(self.parts.started_unix_ms),
             ready: self.is_ready(),
             alarms,
             gates,
@@ -198,13 +218,13 @@ impl Desk {
         }
     }
 
-    /// Is every gate serving and the spool able to promise?
+    /// Does every gate serve? A spool without room is an alarm: mail still passes.
     pub(super) fn is_ready(&self) -> bool {
-        self.shared.serving.load(Ordering::Acquire) && self.parts.spool.reserve(0).is_ok()
+        self.shared.serving.load(Ordering::Acquire)
     }
 
     fn gates(&self) -> Vec<api::GateStatus> {
-        let now_unix_ms = wire::unix_ms(SystemTime::now());
+        let now_unix_ms = clock::unix_ms();
         let totals = self.parts.spool.totals();
         self.parts
             .doors
@@ -302,7 +322,8 @@ impl Desk {
             let mut reports = 0;
             // Nothing is kept by the closure, so nothing is copied out either.
             spool.summaries(None, usize::MAX, |summary| {
-                let stands = matches!(summary.stand(), Stand::Refused | Stand::Blocked | Stand::Asked);
+                let stands =
+                    matches!(summary.stand(), Stand::Refused | Stand::Blocked | Stand::Asked);
                 reports += u64::from(summary.lane == Lane::Dsn && stands);
                 false
             });
@@ -330,10 +351,11 @@ fn own_order(order: &Order) -> Option<String> {
 
 /// A cordon of the health check: another server answered, or one was away for too long.
 fn health_cordon(order: &Order) -> Option<String> {
-    let Effect::Cordon { member } = &order.effect else { return None };
-    (order.holder.kind == HolderKind::Health).then(|| {
-        format!("gate {}: member {member} gets no mail: {}", order.gate, order.reason)
-    })
+    let Effect::Cordon { member } = &order.effect else {
+        return None;
+    };
+    (order.holder.kind == HolderKind::Health)
+        .then(|| format!("gate {}: member {member} gets no mail: {}", order.gate, order.reason))
 }
 
 fn members_down(door: &Door) -> Vec<String> {

@@ -8,7 +8,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::State;
@@ -22,6 +21,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Desk, Door, Parts, wire};
 use crate::api;
+use crate::clock;
 use crate::gate::Mode;
 use crate::metrics::OfGate;
 use crate::spool::Totals;
@@ -57,7 +57,7 @@ async fn ready(State(desk): State<Desk>) -> Response {
     if desk.is_ready() {
         return "ready\n".into_response();
     }
-    let why = "not ready: lockgate stops, or the spool takes no more mail\n";
+    let why = "not ready: lockgate stops\n";
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
@@ -146,7 +146,7 @@ fn family<L: EncodeLabelSet, V: EncodeGaugeValue>(
 impl Collector for Readings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
-        let now_unix_ms = wire::unix_ms(SystemTime::now());
+        let now_unix_ms = clock::unix_ms();
         let totals = self.parts.spool.totals();
         let gates: Vec<Reading<'_>> =
             self.parts.doors.iter().map(|door| Reading::of(door, &totals, now_unix_ms)).collect();
@@ -166,9 +166,9 @@ impl Collector for Readings {
         family(
             encoder,
             ("held_oldest_age_seconds", "Age of the oldest held message; 0 when none is held"),
-            gates.iter().map(|reading| {
-                (reading.labels(), reading.held.oldest_age_s.unwrap_or(0.0))
-            }),
+            gates
+                .iter()
+                .map(|reading| (reading.labels(), reading.held.oldest_age_s.unwrap_or(0.0))),
         )?;
         family(
             encoder,

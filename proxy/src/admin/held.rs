@@ -9,7 +9,7 @@
 //!
 //! Not here: what a change does to a message (`replay`).
 
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path, State};
@@ -18,13 +18,15 @@ use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Json};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::Parts;
 use super::problem::{Failure, told};
 use super::replay::id;
 use super::{Asked, Desk, Input, Slot, wire};
 use crate::api;
+use crate::clock;
 use crate::gate::Holder;
 use crate::replay::Change;
-use crate::spool::{HeldMessage, LoadError, Paths, Spool, SpoolId, Summary};
+use crate::spool::{HeldMessage, LoadError, Paths, SpoolId, Summary};
 
 /// Messages read for one page of a list.
 const PAGE: usize = 64;
@@ -43,7 +45,7 @@ pub(super) async fn list(
     if let Some(gate) = &filter.gate {
         desk.door(gate)?;
     }
-    let listing = Listing::new(desk.parts.spool.clone(), filter);
+    let listing = Listing::new(Arc::clone(&desk.parts), filter);
     let pages = stream::try_unfold((listing, slot), |(mut listing, slot)| async move {
         let (listing, page) = tokio::task::spawn_blocking(move || {
             let page = listing.lines();
@@ -61,7 +63,11 @@ pub(super) async fn one(
 ) -> Result<Json<api::Held>, Failure> {
     let message = load(&desk, id(&text)?).await?;
     let paths = Paths::Tried(message.paths.clone().into());
-    Ok(Json(wire::held(&message, &paths)))
+    let mut held = wire::held(&message, &paths);
+    if desk.parts.is_trying(&message.gate, message.id) {
+        wire::under_way(&mut held);
+    }
+    Ok(Json(held))
 }
 
 pub(super) async fn raw(
@@ -103,7 +109,9 @@ pub(super) async fn change(
                 return Ok(desk.change_these(request.ids, &change).await);
             }
             let Some(filter) = request.filter else {
-                return Err(Failure::bad("name messages by ids, or by a filter (which may be empty)"));
+                return Err(Failure::bad(
+                    "name messages by ids, or by a filter (which may be empty)",
+                ));
             };
             desk.change_matching(filter, &change).await
         }
@@ -141,7 +149,9 @@ async fn load(desk: &Desk, id: SpoolId) -> Result<HeldMessage, Failure> {
 fn inside(change: api::Change, holder: &Holder, reason: &str) -> Result<Change, Failure> {
     Ok(match change {
         api::Change::Remove if reason.trim().is_empty() => {
-            return Err(Failure::bad("a removal needs a reason: mail is given up, and it is recorded"));
+            return Err(Failure::bad(
+                "a removal needs a reason: mail is given up, and it is recorded",
+            ));
         }
         api::Change::Remove => Change::Remove { reason: format!("{}: {reason}", holder.name) },
         api::Change::Retry => Change::Retry,
@@ -180,7 +190,7 @@ impl Desk {
             self.door(gate)?;
         }
         let mut answer = api::HeldChanged { changed: 0, skipped: Vec::new() };
-        let mut listing = Listing::new(self.parts.spool.clone(), filter);
+        let mut listing = Listing::new(Arc::clone(&self.parts), filter);
         loop {
             let (next, ids) = tokio::task::spawn_blocking(move || {
                 let ids = listing.ids();
@@ -194,7 +204,8 @@ impl Desk {
     }
 
     async fn change_all(&self, ids: Vec<SpoolId>, change: &Change, answer: &mut api::HeldChanged) {
-        let changes = ids.into_iter().map(|id| async move { (id, self.change_one(id, change).await) });
+        let changes =
+            ids.into_iter().map(|id| async move { (id, self.change_one(id, change).await) });
         let mut changed = stream::iter(changes).buffered(CHANGES);
         while let Some((id, result)) = changed.next().await {
             match result {
@@ -281,7 +292,7 @@ impl Filter {
 
 /// A walk through held mail in order of arrival, page by page. Blocking.
 struct Listing {
-    spool: Spool,
+    parts: Arc<Parts>,
     filter: Filter,
     after: Option<SpoolId>,
     left: u64,
@@ -297,21 +308,25 @@ enum Found {
 }
 
 impl Listing {
-    fn new(spool: Spool, filter: api::HeldFilter) -> Self {
+    fn new(parts: Arc<Parts>, filter: api::HeldFilter) -> Self {
         let left = filter.limit.unwrap_or(u64::MAX);
-        let filter = Filter::new(filter, wire::unix_ms(SystemTime::now()));
-        Self { spool, filter, after: None, left, walked: false, ended: false }
+        let filter = Filter::new(filter, clock::unix_ms());
+        Self { parts, filter, after: None, left, walked: false, ended: false }
     }
 
     /// The next page as JSON Lines, perhaps empty; none after the last.
     fn lines(&mut self) -> Result<Option<Vec<u8>>, serde_json::Error> {
         let mut lines = Vec::new();
         let mut failed = None;
+        let parts = Arc::clone(&self.parts);
         let more = self.page(Reading::Always, |summary, found| {
-            let held = match &found {
+            let mut held = match &found {
                 Found::Read(message) => wire::held(message, &summary.paths),
                 Found::Unread(state) => wire::unread(summary, *state),
             };
+            if parts.is_trying(&summary.gate, summary.id) {
+                wire::under_way(&mut held);
+            }
             failed = failed.take().or(line(&mut lines, &held).err());
         });
         if !more {
@@ -339,7 +354,7 @@ impl Listing {
             return false;
         }
         let filter = &self.filter;
-        let page = self.spool.summaries(self.after, PAGE, |summary| filter.keeps(summary));
+        let page = self.parts.spool.summaries(self.after, PAGE, |summary| filter.keeps(summary));
         self.walked = page.len() < PAGE;
         for summary in &page {
             self.after = Some(summary.id);
@@ -360,11 +375,10 @@ impl Listing {
             return Some(Found::Unread(state));
         }
         let unread = |state| (!self.filter.reads()).then_some(Found::Unread(state));
-        match self.spool.load(&summary.id) {
-            Ok(message) => self
-                .filter
-                .keeps_message(&message)
-                .then(|| Found::Read(Box::new(message))),
+        match self.parts.spool.load(&summary.id) {
+            Ok(message) => {
+                self.filter.keeps_message(&message).then(|| Found::Read(Box::new(message)))
+            }
             // Delivered or removed since the page was taken.
             Err(LoadError::NotHeld(_)) => None,
             // Set aside just now: it comes with the others of its kind at the end.
@@ -385,10 +399,10 @@ impl Listing {
             return Vec::new();
         }
         let mut ids: Vec<SpoolId> =
-            self.spool.damaged().iter().filter_map(|damage| damage.id).collect();
+            self.parts.spool.damaged().iter().filter_map(|damage| damage.id).collect();
         ids.sort_unstable();
         ids.dedup();
-        ids.retain(|id| self.filter.is_old_enough(*id) && self.spool.summary(*id).is_none());
+        ids.retain(|id| self.filter.is_old_enough(*id) && self.parts.spool.summary(*id).is_none());
         ids.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
         ids.into_iter().map(damaged).collect()
     }
@@ -410,7 +424,7 @@ fn damaged(id: SpoolId) -> api::Held {
         reverse_path: String::new(),
         forward_paths: Vec::new(),
         size: 0,
-        held_at: wire::moment(id.transaction().unix_ms()),
+        held_at: clock::rfc_3339(id.transaction().unix_ms()),
         client: String::new(),
         dsn: false,
     }
@@ -440,7 +454,9 @@ impl Default for Unstuffer {
 impl Unstuffer {
     /// The text of the next piece.
     fn text(&mut self, piece: &[u8]) -> Vec<u8> {
-        let Some(last) = piece.last() else { return Vec::new() };
+        let Some(last) = piece.last() else {
+            return Vec::new();
+        };
         let mut text = Vec::with_capacity(piece.len());
         let begin = if self.at_line { 0 } else { self.end_of_line(piece) };
         text.extend_from_slice(&piece[..begin]);

@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -56,7 +56,7 @@ use crate::api::path;
 use crate::gate::Gates;
 use crate::metrics::{GateMetrics, Metrics};
 use crate::replay::Replayer;
-use crate::spool::{Count, Spool, Totals};
+use crate::spool::{Count, Spool, SpoolId, Totals};
 use crate::transaction::Corridor;
 
 use growth::Growth;
@@ -120,7 +120,7 @@ pub struct Parts {
     /// The metrics that are counted as things happen.
     pub metrics: Metrics,
     /// When the process started.
-    pub started: SystemTime,
+    pub started_unix_ms: u64,
     /// Name of this host.
     pub host: Arc<str>,
     /// The state directory.
@@ -359,6 +359,11 @@ impl Desk {
 
 impl Parts {
     /// The door of this gate.
+    /// Is an attempt at this message under way?
+    fn is_trying(&self, gate: &str, id: SpoolId) -> bool {
+        self.door(gate).is_some_and(|door| door.replayer.is_trying(id))
+    }
+
     fn door(&self, gate: &str) -> Option<&Door> {
         self.doors.iter().find(|door| door.corridor.gate.name() == gate)
     }

@@ -36,11 +36,6 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, error)
     }
 
-    /// 409: an order or the state of things forbids it.
-    pub(super) fn conflict(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, error)
-    }
-
     /// 503: the disk refuses, or too many ask at once.
     pub(super) fn unavailable(error: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)

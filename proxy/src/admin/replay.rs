@@ -92,9 +92,10 @@ pub(super) async fn probe(
     let chosen: Vec<usize> = match &request.member {
         None => (0..members.len()).collect(),
         Some(name) => {
-            let index = members.iter().position(|member| member == name).ok_or_else(|| {
-                Failure::unknown(format!("gate {gate} has no member {name:?}"))
-            })?;
+            let index = members
+                .iter()
+                .position(|member| member == name)
+                .ok_or_else(|| Failure::unknown(format!("gate {gate} has no member {name:?}")))?;
             vec![index]
         }
     };

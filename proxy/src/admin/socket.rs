@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
+use disk::{Disk, RealDisk};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -63,12 +64,14 @@ pub(super) async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
         }
         Ok(_) => match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(path).map_err(refused)?;
+                remove(path).map_err(refused)?;
             }
             // Gone between the two looks.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(refused(source)),
-            Ok(_) => return Err(SocketError::InUse { path: path.to_owned() }),
+            Ok(_) => {
+                return Err(SocketError::InUse { path: path.to_owned() });
+            }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(refused(source)),
@@ -76,6 +79,14 @@ pub(super) async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     let listener = UnixListener::bind(path).map_err(refused)?;
     fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(refused)?;
     Ok(listener)
+}
+
+/// Unlinks a stale socket, the way all of lockgate unlinks.
+fn remove(path: &Path) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    RealDisk::new(folder.to_owned()).remove(name.as_ref())
 }
 
 /// How long a peer may stand still.
@@ -108,13 +119,8 @@ impl<L: Listener> Listener for Bounded<L> {
         // The semaphore is never closed.
         let place = Arc::clone(&self.room).acquire_owned().await.ok();
         let (io, address) = self.listener.accept().await;
-        let counted = Counted {
-            io,
-            patience: self.patience,
-            reading: None,
-            writing: None,
-            _place: place,
-        };
+        let counted =
+            Counted { io, patience: self.patience, reading: None, writing: None, _place: place };
         (counted, address)
     }
 

@@ -7,30 +7,16 @@
 //!
 //! Not here: which route calls what.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::problem::Failure;
 use crate::api;
+use crate::clock::rfc_3339;
 use crate::gate::{Alive, Effect, Errand, Holder, HolderKind, Mode, Order, Plan};
 use crate::probe::ProbeResult;
 use crate::relay::{Known, NextHop, Reach};
 use crate::replay;
 use crate::spool::{HeldMessage, Kept, Lane, PathState, Paths, Stand, Summary, Totals};
-
-/// A moment as RFC 3339 in UTC.
-pub(super) fn moment(unix_ms: u64) -> String {
-    i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .unwrap_or_default()
-        .to_string()
-}
-
-/// Milliseconds since the epoch.
-pub(super) fn unix_ms(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// Seconds from `unix_ms` to now.
 pub(super) fn age_s(unix_ms: u64, now_unix_ms: u64) -> f64 {
@@ -102,7 +88,7 @@ pub(super) fn order(order: Order) -> api::Order {
         effect,
         holder: api::Holder { kind: holder_kind(order.holder.kind), name: order.holder.name },
         reason: order.reason,
-        since: moment(order.since_unix_ms),
+        since: rfc_3339(order.since_unix_ms),
     }
 }
 
@@ -128,7 +114,7 @@ pub(super) fn member(
         },
         identity: known.identity,
         extensions: known.extensions.as_ref().map(smtp::Extensions::to_words),
-        seen_at: known.seen_unix_ms.map(moment),
+        seen_at: known.seen_unix_ms.map(rfc_3339),
         idle_connections: idle as u64,
         tls: known.tls,
     }
@@ -216,9 +202,19 @@ pub(super) fn held(message: &HeldMessage, paths: &Paths) -> api::Held {
         reverse_path: message.envelope.sender.path.address().to_owned(),
         forward_paths,
         size: message.size,
-        held_at: moment(message.arrival.held_at_unix_ms),
+        held_at: rfc_3339(message.arrival.held_at_unix_ms),
         client: message.arrival.client.to_string(),
         dsn: message.lane == Lane::Dsn,
+    }
+}
+
+/// An attempt is under way: what it offered has no outcome yet, and is not uncertain.
+pub(super) fn under_way(held: &mut api::Held) {
+    let paths = held.forward_paths.iter_mut().map(|path| &mut path.state);
+    for state in paths.chain([&mut held.state]) {
+        if *state == api::HeldState::Uncertain {
+            *state = api::HeldState::Held;
+        }
     }
 }
 
@@ -232,7 +228,7 @@ pub(super) fn unread(summary: &Summary, state: api::HeldState) -> api::Held {
         reverse_path: String::new(),
         forward_paths: summary.paths.iter().map(|state| path("", state)).collect(),
         size: summary.size,
-        held_at: moment(summary.id.transaction().unix_ms()),
+        held_at: rfc_3339(summary.id.transaction().unix_ms()),
         client: String::new(),
         dsn: summary.lane == Lane::Dsn,
     }
@@ -263,7 +259,7 @@ fn path(address: &str, state: &PathState) -> api::HeldPath {
         address: address.to_owned(),
         state: shown,
         attempts,
-        due_at: due_at.map(moment),
+        due_at: due_at.map(rfc_3339),
         reply: Some(reply).filter(|reply| !reply.is_empty()).map(str::to_owned),
     }
 }
@@ -319,8 +315,8 @@ mod tests {
 
     #[test]
     fn moments_are_rfc_3339_in_utc() {
-        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
-        assert_eq!(moment(1_700_000_000_250), "2023-11-14T22:13:20.25Z");
+        assert_eq!(rfc_3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc_3339(1_700_000_000_250), "2023-11-14T22:13:20.25Z");
     }
 
     #[test]

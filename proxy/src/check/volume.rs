@@ -46,10 +46,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     let spool = config.data.join(&config.spool.directory);
     let Some(folder) = nearest(&spool) else {
         let mend = "correct `data` and `[spool] directory`";
-        return vec![Finding::error(
-            format!("{} has no place", spool.display()),
-            mend,
-        )];
+        return vec![Finding::error(format!("{} has no place", spool.display()), mend)];
     };
     let mut findings = vec![kind(&folder)];
     findings.push(room(&folder, config));
@@ -59,10 +56,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
 /// The folder itself, or the nearest one above it that exists.
 fn nearest(folder: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(folder).ok()?;
-    absolute
-        .ancestors()
-        .find(|folder| folder.is_dir())
-        .map(Path::to_owned)
+    absolute.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned)
 }
 
 fn kind(folder: &Path) -> Finding {
@@ -85,11 +79,7 @@ fn kind(folder: &Path) -> Finding {
         Nature::Keeps => {
             let device = fs::metadata(folder).map(|facts| facts.dev());
             let found = device.map_or(Redundancy::Unknown, |device| {
-                let number = format!(
-                    "{}:{}",
-                    rustix::fs::major(device),
-                    rustix::fs::minor(device)
-                );
+                let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
                 redundancy(&Path::new(BLOCK_DEVICES).join(number), DEPTH_MAX)
             });
             redundancy_finding(&shown.to_string(), name, found)
@@ -99,9 +89,9 @@ fn kind(folder: &Path) -> Finding {
 
 fn redundancy_finding(spool: &str, name: &str, found: Redundancy) -> Finding {
     match found {
-        Redundancy::Redundant(device) => Finding::ok(format!(
-            "spool {spool} is on {name}, on {device}: redundant"
-        )),
+        Redundancy::Redundant(device) => {
+            Finding::ok(format!("spool {spool} is on {name}, on {device}: redundant"))
+        }
         Redundancy::Single(device) => Finding::warning(
             format!(
                 "spool {spool} is on {name}, on {device}: one disk, as far as the system shows (a \
@@ -146,11 +136,7 @@ fn redundancy(shown: &Path, depth: u32) -> Redundancy {
         // A partition lies within its disk.
         device.pop();
     }
-    let name = device
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if let Ok(level) = fs::read_to_string(device.join("md/level")) {
         let level = level.trim();
         let device = format!("{name} ({level})");
@@ -160,9 +146,7 @@ fn redundancy(shown: &Path, depth: u32) -> Redundancy {
         };
     }
     let below: Vec<PathBuf> = match fs::read_dir(device.join("slaves")) {
-        Ok(entries) => entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .collect(),
+        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
         Err(_) => Vec::new(),
     };
     match below.as_slice() {
@@ -187,10 +171,7 @@ fn room_finding(spool: &str, free: u64, config: &Config) -> Finding {
     let has = format!("spool {spool} has {} free", octets(free));
     if free < least {
         Finding::error(
-            format!(
-                "{has}, below free_bytes_min ({}): nothing can be held",
-                octets(least)
-            ),
+            format!("{has}, below free_bytes_min ({}): nothing can be held", octets(least)),
             "make room, or lower `free_bytes_min` in [spool]",
         )
     } else if free - least < one {
@@ -208,10 +189,7 @@ fn room_finding(spool: &str, free: u64, config: &Config) -> Finding {
 }
 
 fn unreadable(folder: &Path, error: &io::Error) -> Finding {
-    let what = format!(
-        "the volume of {} cannot be looked at: {error}",
-        folder.display()
-    );
+    let what = format!("the volume of {} cannot be looked at: {error}", folder.display());
     Finding::error(what, "look at its mount and permissions")
 }
 
@@ -281,10 +259,7 @@ mod tests {
             fs::create_dir(device.join("md")).unwrap();
             fs::write(device.join("md/level"), format!("{level}\n")).unwrap();
         }
-        assert_eq!(
-            tree.look("9:1"),
-            Redundancy::Redundant("md1 (raid1)".into())
-        );
+        assert_eq!(tree.look("9:1"), Redundancy::Redundant("md1 (raid1)".into()));
         assert_eq!(tree.look("9:0"), Redundancy::Single("md0 (raid0)".into()));
     }
 
@@ -296,10 +271,7 @@ mod tests {
         fs::write(mirror.join("md/level"), "raid10\n").unwrap();
         let encrypted = tree.device("dm-0", "253:0");
         stack(&encrypted, &mirror);
-        assert_eq!(
-            tree.look("253:0"),
-            Redundancy::Redundant("md1 (raid10)".into())
-        );
+        assert_eq!(tree.look("253:0"), Redundancy::Redundant("md1 (raid10)".into()));
     }
 
     #[test]
@@ -344,12 +316,7 @@ mod tests {
 
     #[test]
     fn octets_are_readable() {
-        let shown = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1536, "1.5 KiB"),
-            (1 << 30, "1.0 GiB"),
-        ];
+        let shown = [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")];
         for (count, text) in shown {
             assert_eq!(octets(count), text);
         }

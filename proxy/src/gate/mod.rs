@@ -21,13 +21,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
 pub use order::{Effect, Holder, HolderKind, Mode, Order};
 pub use state::OrderBook;
 
+use crate::clock;
 use crate::id::TransactionId;
 
 /// Name of the brake file in the state directory.
@@ -75,7 +76,9 @@ pub enum OrderError {
     #[error("gate {0} is a return gate: it cannot refuse, or mail would stay inside the server")]
     ReturnGate(String),
     /// Held by somebody else.
-    #[error("order {id} is held by {kind:?} {name}: only its holder ends it, or `--force` with a reason")]
+    #[error(
+        "order {id} is held by {kind:?} {name}: only its holder ends it, or `--force` with a reason"
+    )]
     NotYours {
         /// The order.
         id: u64,
@@ -284,7 +287,7 @@ impl Gates {
                 });
             }
         }
-        let since_unix_ms = unix_ms();
+        let since_unix_ms = clock::unix_ms();
         let names: Vec<Arc<str>> = gates.iter().map(|gate| Arc::clone(&gate.plan().name)).collect();
         let edit = |orders: &mut Vec<Order>, next_id: &mut u64| {
             let mut placed = Vec::new();
@@ -323,11 +326,7 @@ impl Gates {
             }
         };
         self.apply(&book);
-        Ok(placed
-            .into_iter()
-            .zip(gates)
-            .map(|(order, gate)| (order, gate.epoch()))
-            .collect())
+        Ok(placed.into_iter().zip(gates).map(|(order, gate)| (order, gate.epoch())).collect())
     }
 
     /// Ends one order, durably. Blocking: it syncs.
@@ -366,16 +365,15 @@ impl Gates {
         backlog: Option<&str>,
     ) -> Result<Vec<Order>, OrderError> {
         let name = &gate.plan().name;
-        let since_unix_ms = unix_ms();
+        let since_unix_ms = clock::unix_ms();
         let mut book = lock(&self.book);
         let ended = book
             .change(|orders, next_id| {
-                let ended: Vec<Order> = orders
-                    .extract_if(.., |order| *order.gate == **name && ends(order))
-                    .collect();
-                let stands = orders.iter().any(|order| {
-                    *order.gate == **name && order.holder.kind == HolderKind::Backlog
-                });
+                let ended: Vec<Order> =
+                    orders.extract_if(.., |order| *order.gate == **name && ends(order)).collect();
+                let stands = orders
+                    .iter()
+                    .any(|order| *order.gate == **name && order.holder.kind == HolderKind::Backlog);
                 if let Some(reason) = backlog
                     && !stands
                 {
@@ -556,10 +554,15 @@ impl Gate {
         }
     }
 
-    /// The fence: aborts what entered before `epoch` and has not sent its final dot. Says how many.
+    /// The fence: aborts what entered before `epoch`, speaks to `member` (to any, for none) and has
+    /// not sent its final dot. Says how many.
     #[must_use]
-    pub fn abort_older(&self, epoch: Epoch) -> usize {
-        self.older(epoch).iter().filter(|alive| alive.abort()).count()
+    pub fn abort_older(&self, epoch: Epoch, member: Option<MemberIndex>) -> usize {
+        self.older(epoch)
+            .iter()
+            .filter(|alive| member.is_none() || alive.member() == member)
+            .filter(|alive| alive.abort())
+            .count()
     }
 
     fn cell(&self) -> &Cell {
@@ -677,17 +680,10 @@ fn orders_of(orders: &[Order], gate: &str) -> Vec<Order> {
     orders.iter().filter(|order| order.gate == gate).cloned().collect()
 }
 
-
 /// A poisoned lock means that a panic ended a session while it held it; the state inside is changed
 /// in single assignments, so it is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -704,10 +700,8 @@ mod tests {
             returns: returns.map(Into::into),
             members: members.iter().map(|member| (*member).to_owned()).collect(),
         };
-        let plans = vec![
-            plan("outbound", None, &["a", "b"]),
-            plan("back", Some("outbound"), &["mta"]),
-        ];
+        let plans =
+            vec![plan("outbound", None, &["a", "b"]), plan("back", Some("outbound"), &["mta"])];
         let book = OrderBook::load(Arc::new(disk.clone()), &["outbound"], now).unwrap();
         Gates::new(plans, book, PathBuf::from("/nonexistent/hold"))
     }
@@ -775,8 +769,7 @@ mod tests {
         let (disk, gates) = fresh();
         disk.set_budget(Some(0));
         let gate = gates.named("outbound").unwrap();
-        let placed =
-            gates.place(std::slice::from_ref(&gate), &Effect::Hold, &operator(), "now");
+        let placed = gates.place(std::slice::from_ref(&gate), &Effect::Hold, &operator(), "now");
         assert!(matches!(placed, Err(OrderError::Disk(_))), "{placed:?}");
         assert_eq!(gate.enter(id(1), |_| true).mode(), Mode::Hold);
     }
@@ -853,8 +846,7 @@ mod tests {
     fn a_return_gate_cannot_refuse_and_ignores_the_brake() {
         let (_disk, gates) = fresh();
         let back = gates.named("back").unwrap();
-        let refused =
-            gates.place(std::slice::from_ref(&back), &Effect::Refuse, &operator(), "no");
+        let refused = gates.place(std::slice::from_ref(&back), &Effect::Refuse, &operator(), "no");
         assert!(matches!(refused, Err(OrderError::ReturnGate(_))));
         assert_eq!(back.enter(id(1), |_| true).mode(), Mode::Pass);
     }
@@ -898,7 +890,7 @@ mod tests {
         let late = gate.enter(id(2), |_| true);
         late.pass_final_dot().unwrap();
         let epoch = hold(&gates);
-        assert_eq!(gate.abort_older(epoch), 1);
+        assert_eq!(gate.abort_older(epoch, None), 1);
         assert_eq!(early.fenced().await, Fenced);
         assert!(early.pass_final_dot().is_err());
         assert!(gate.older(epoch).iter().any(|alive| alive.id == id(2) && alive.after_final_dot()));

@@ -168,10 +168,8 @@ mod tests {
 
     #[test]
     fn refuse_outranks_hold() {
-        let orders = [
-            order(Effect::Hold, HolderKind::Operator),
-            order(Effect::Refuse, HolderKind::Runbook),
-        ];
+        let orders =
+            [order(Effect::Hold, HolderKind::Operator), order(Effect::Refuse, HolderKind::Runbook)];
         assert_eq!(mode(&orders, ["a"].into_iter()), Mode::Refuse);
     }
 

@@ -60,11 +60,7 @@ impl OrderBook {
     ///
     /// # Errors
     /// When those hold orders cannot be written.
-    pub fn load(
-        disk: Arc<dyn Disk>,
-        forward_gates: &[&str],
-        now_unix_ms: u64,
-    ) -> io::Result<Self> {
+    pub fn load(disk: Arc<dyn Disk>, forward_gates: &[&str], now_unix_ms: u64) -> io::Result<Self> {
         let path = PathBuf::from(FILE);
         let doubt = match snapshot::load(&*disk, &path, MAGIC)? {
             Loaded::Stored { version: VERSION, payload } => {

@@ -195,9 +195,8 @@ impl Connection {
     /// See [`LinkError`].
     pub async fn open(next_hop: &NextHop, config: &Config) -> Result<Self, LinkError> {
         let tcp = connect(next_hop, config).await?;
-        let peer = tcp
-            .peer_addr()
-            .map_err(|source| LinkError::Io { stage: Stage::Connect, source })?;
+        let peer =
+            tcp.peer_addr().map_err(|source| LinkError::Io { stage: Stage::Connect, source })?;
         let mut connection = Self {
             stream: Stream::Plain(tcp),
             input: BytesMut::with_capacity(1024),

@@ -17,7 +17,9 @@ pub mod pool;
 pub mod tls;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use crate::clock;
 
 pub use config::Config;
 pub use connection::{Connection, FinishError, LinkError, Stage};
@@ -245,9 +247,7 @@ impl Relay {
 /// What a connection found.
 #[must_use]
 pub fn seen(connection: &Connection) -> Seen {
-    let at_unix_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let at_unix_ms = clock::unix_ms();
     Seen {
         extensions: *connection.extensions(),
         identity: connection.identity().to_owned(),

@@ -284,6 +284,7 @@ impl Memory {
         let changed =
             known.identity.is_none() || known.extensions.as_ref() != Some(&seen.extensions);
         known.identity = Some(seen.identity.clone());
+        known.stranger = None;
         known.extensions = Some(seen.extensions);
         known.seen_unix_ms = Some(seen.at_unix_ms);
         known.tls.clone_from(&seen.tls);

@@ -79,8 +79,8 @@ impl Tls {
         if demand == TlsDemand::None {
             return Ok(Self::none());
         }
-        let server = ServerName::try_from(name.to_owned())
-            .map_err(|_| TlsError::Name(name.to_owned()))?;
+        let server =
+            ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
@@ -105,7 +105,8 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
         }
         return Ok(roots);
     };
-    let fault = |message: String| TlsError::Authorities { path: path.display().to_string(), message };
+    let fault =
+        |message: String| TlsError::Authorities { path: path.display().to_string(), message };
     let certificates =
         CertificateDer::pem_file_iter(path).map_err(|error| fault(error.to_string()))?;
     for certificate in certificates {

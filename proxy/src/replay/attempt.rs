@@ -18,12 +18,14 @@ use smtp::{
 };
 
 use super::schedule::Schedule;
+use crate::clock::unix_ms;
 use crate::gate::Permit;
 use crate::metrics::GateMetrics;
 use crate::outcome::Outcome;
 use crate::relay::{FinishError, LinkError, Relay, Taken, Waits};
 use crate::spool::{
-    Arrival, DataReader, Done, HeldMessage, Kept, Lane, LoadError, Mark, Need, PathState, Spool, SpoolId,
+    Arrival, DataReader, Done, HeldMessage, Kept, Lane, LoadError, Mark, Need, PathState, Spool,
+    SpoolId,
 };
 use crate::transaction::record::{self, Record};
 
@@ -158,11 +160,7 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
     let (from, to) = record::paths_of(&envelope);
     Record {
         id: id.transaction(),
-        what: if message.held.lane == Lane::Dsn {
-            "dsn"
-        } else {
-            "replay"
-        },
+        what: if message.held.lane == Lane::Dsn { "dsn" } else { "replay" },
         gate: &context.gate,
         mode: "replay",
         member: Some(&context.member_name),
@@ -202,29 +200,22 @@ async fn conclude(
         let mark = match outcome {
             PathOutcome::Relayed(reply) => {
                 relayed += 1;
-                Mark::Done {
-                    how: Done::Relayed,
-                    reply: reply.to_string().into(),
-                }
+                Mark::Done { how: Done::Relayed, reply: reply.to_string().into() }
             }
             PathOutcome::Refused(reply) => {
                 refused += 1;
-                Mark::Kept {
-                    why: Kept::Refused,
-                    reply: reply.to_string().into(),
-                }
+                Mark::Kept { why: Kept::Refused, reply: reply.to_string().into() }
             }
             PathOutcome::Blocked(need) => {
                 blocked += 1;
                 let text = match need {
                     Need::EightBitMime => "the member does not offer 8BITMIME".to_owned(),
                     Need::SmtpUtf8 => "the member does not offer SMTPUTF8".to_owned(),
-                    Need::Size(octets) => format!("the member takes less than {octets} octets"),
+                    Need::Size(octets) => {
+                        format!("the SIZE that the member offers is below {octets} octets")
+                    }
                 };
-                Mark::Kept {
-                    why: Kept::Blocked(need),
-                    reply: text.into(),
-                }
+                Mark::Kept { why: Kept::Blocked(need), reply: text.into() }
             }
             PathOutcome::Deferred(reply) => {
                 deferred += 1;
@@ -283,10 +274,7 @@ impl Context {
         let open = Duration::from_millis(path.open_ms);
         if self.schedule.is_over(open) {
             let text = format!("its lifetime is over; last reply: {reply}");
-            return Deferral::Over(Mark::Kept {
-                why: Kept::Refused,
-                reply: text.into(),
-            });
+            return Deferral::Over(Mark::Kept { why: Kept::Refused, reply: text.into() });
         }
         let attempts = path.attempts + 1;
         let pause = self.schedule.next(attempts, id.transaction().as_u64());
@@ -296,15 +284,7 @@ impl Context {
         // tried and the clock of the replayer stands still (`mod` adds what really passed).
         let open_ms = path.open_ms.saturating_add(pause_ms);
         let reply = reply.to_string().into();
-        Deferral::Later(
-            Mark::Due {
-                at_unix_ms,
-                attempts,
-                open_ms,
-                reply,
-            },
-            at_unix_ms,
-        )
+        Deferral::Later(Mark::Due { at_unix_ms, attempts, open_ms, reply }, at_unix_ms)
     }
 }
 
@@ -345,9 +325,7 @@ async fn load(spool: &Spool, id: SpoolId) -> Result<Loaded, LoadError> {
 
 fn due_paths(held: &Facts) -> Vec<Path> {
     let due = |(index, state): (usize, &PathState)| match state {
-        PathState::Due {
-            attempts, open_ms, ..
-        } => Some(Path {
+        PathState::Due { attempts, open_ms, .. } => Some(Path {
             index: u32::try_from(index).ok()?,
             attempts: *attempts,
             open_ms: *open_ms,
@@ -399,10 +377,7 @@ impl Delivery<'_> {
             }
         };
         let waits = self.context.relay.waits();
-        if !self
-            .envelope_accepted(taken, &sender, &offered, waits)
-            .await?
-        {
+        if !self.envelope_accepted(taken, &sender, &offered, waits).await? {
             return Ok(());
         }
         self.give(taken, waits).await
@@ -465,9 +440,7 @@ impl Delivery<'_> {
         if accepted == 0 {
             return self.start_over(taken, waits).await;
         }
-        taken
-            .connection
-            .queue(Owed::Data, |output| smtp::Command::Data.encode(output));
+        taken.connection.queue(Owed::Data, |output| smtp::Command::Data.encode(output));
         taken.connection.flush(waits.block).await?;
         let reply = taken.connection.reply(waits.data).await?;
         if reply.is_intermediate() {
@@ -482,9 +455,7 @@ impl Delivery<'_> {
 
     /// Ends a transaction that goes nowhere, so that the connection may serve again.
     async fn start_over(&mut self, taken: &mut Taken, waits: Waits) -> Result<bool, LinkError> {
-        taken
-            .connection
-            .queue(Owed::Rset, |output| smtp::Command::Rset.encode(output));
+        taken.connection.queue(Owed::Rset, |output| smtp::Command::Rset.encode(output));
         taken.connection.flush(waits.block).await?;
         taken.connection.reply(waits.mail).await?;
         Ok(false)
@@ -510,14 +481,9 @@ impl Delivery<'_> {
                 }
             }
         }
-        if self
-            .permit
-            .is_some_and(|permit| permit.pass_final_dot().is_err())
-        {
+        if self.permit.is_some_and(|permit| permit.pass_final_dot().is_err()) {
             self.all_undecided(|| PathOutcome::Rest);
-            return Err(LinkError::Closed {
-                stage: crate::relay::Stage::MailData,
-            });
+            return Err(LinkError::Closed { stage: crate::relay::Stage::MailData });
         }
         let offered = self
             .paths
@@ -534,22 +500,12 @@ impl Delivery<'_> {
             });
         }
         let asked = Instant::now();
-        let finished = taken
-            .connection
-            .finish(&last, waits.block, waits.final_reply)
-            .await;
-        self.context
-            .metrics
-            .next_hop_seconds
-            .observe(asked.elapsed().as_secs_f64());
+        let finished = taken.connection.finish(&last, waits.block, waits.final_reply).await;
+        self.context.metrics.next_hop_seconds.observe(asked.elapsed().as_secs_f64());
         match finished {
             Ok(reply) => {
                 self.judge_end(&reply);
-                if reply.code() == 421 {
-                    Err(closing(reply))
-                } else {
-                    Ok(())
-                }
+                if reply.code() == 421 { Err(closing(reply)) } else { Ok(()) }
             }
             Err(FinishError::Early(reply)) => {
                 self.judge_end(&reply);
@@ -624,9 +580,7 @@ impl Delivery<'_> {
             return;
         }
         let too_many = reply.code() == 452
-            && reply
-                .enhanced()
-                .is_none_or(|code| code.subject == 5 && code.detail == 3);
+            && reply.enhanced().is_none_or(|code| code.subject == 5 && code.detail == 3);
         self.paths[place].outcome = Some(if reply.is_permanent() {
             PathOutcome::Refused(reply.clone())
         } else if too_many && accepted > 0 {
@@ -665,10 +619,7 @@ impl Delivery<'_> {
 }
 
 fn closing(reply: Reply) -> LinkError {
-    LinkError::Refused {
-        stage: crate::relay::Stage::Rset,
-        reply,
-    }
+    LinkError::Refused { stage: crate::relay::Stage::Rset, reply }
 }
 
 fn queue_rcpt(taken: &mut Taken, recipient: &Recipient, dsn: bool) {
@@ -695,10 +646,7 @@ fn fitted(sender: &Sender, offered: &Extensions, size: u64) -> Result<Sender, Ne
     if parameters.eight_bit() && !offered.contains(Extension::EightBitMime) {
         return Err(Need::EightBitMime);
     }
-    if offered
-        .size()
-        .is_some_and(|limit| limit > 0 && size > limit)
-    {
+    if offered.size().is_some_and(|limit| limit > 0 && size > limit) {
         return Err(Need::Size(size));
     }
     if !offered.contains(Extension::EightBitMime) {
@@ -711,12 +659,5 @@ fn fitted(sender: &Sender, offered: &Extensions, size: u64) -> Result<Sender, Ne
     if offered.contains(Extension::Size) {
         parameters = parameters.with(Parameter::new("SIZE", Some(&size.to_string())));
     }
-    Ok(Sender {
-        path: sender.path.clone(),
-        parameters,
-    })
-}
-
-pub(super) fn unix_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+    Ok(Sender { path: sender.path.clone(), parameters })
 }

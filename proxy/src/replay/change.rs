@@ -7,8 +7,8 @@
 
 use smtp::{Envelope, Recipient};
 
-use super::attempt::unix_ms;
 use super::{Replayer, dsn};
+use crate::clock::{rfc_5322, unix_micros, unix_ms};
 use crate::spool::{Arrival, Done, Lane, LoadError, Mark, PathState, Paths, SpoolId, Text};
 
 /// Octets of the header that a report looks through.
@@ -109,7 +109,8 @@ impl Replayer {
         if lane == Lane::Dsn {
             return Err("it is a report itself: nobody is told of a report that failed".into());
         }
-        let (envelope, header, arrived_unix_ms) = self.look(id).await.map_err(|error| error.to_string())?;
+        let (envelope, header, arrived_unix_ms) =
+            self.look(id).await.map_err(|error| error.to_string())?;
         let failures: Vec<dsn::Failure<'_>> = refused
             .iter()
             .filter_map(|(index, reply)| {
@@ -117,7 +118,7 @@ impl Replayer {
                 Some(dsn::Failure { recipient, reply })
             })
             .collect();
-        let own = self.corridor.ids.next(crate::transaction::unix_micros());
+        let own = self.corridor.ids.next(unix_micros());
         let report = dsn::report(&dsn::Report {
             sender: &envelope.sender,
             failures: &failures,
@@ -125,8 +126,8 @@ impl Replayer {
             host: &self.corridor.host,
             remote: None,
             id: &own.to_string(),
-            date: &rfc_5322_date(unix_ms()),
-            arrival_date: &rfc_5322_date(arrived_unix_ms),
+            date: &rfc_5322(unix_ms()),
+            arrival_date: &rfc_5322(arrived_unix_ms),
         });
         let how = match report {
             Some((envelope, wire)) => {
@@ -181,9 +182,8 @@ impl Replayer {
             tls: false,
         };
         let gate = &self.corridor.gate.plan().name;
-        let mut writer = spool
-            .begin(reservation, id, gate, Lane::Dsn, envelope, arrival)
-            .map_err(words)?;
+        let mut writer =
+            spool.begin(reservation, id, gate, Lane::Dsn, envelope, arrival).map_err(words)?;
         writer.write(wire).await.map_err(words)?;
         writer.commit(None).await.map_err(words)?;
         Ok(())
@@ -208,12 +208,4 @@ fn retry(state: &PathState, at_unix_ms: u64) -> Option<Mark> {
         PathState::Kept { reply, .. } => (1, 0, reply.clone()),
     };
     Some(Mark::Due { at_unix_ms, attempts: attempts.max(1), open_ms, reply })
-}
-
-fn rfc_5322_date(unix_ms: u64) -> String {
-    let moment = i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .unwrap_or_default();
-    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_string(&moment).unwrap_or_default()
 }

@@ -52,12 +52,12 @@ impl Config {
         }
         if !(self.messages_per_second_max > 0.0 && self.messages_per_second_max <= 1e6) {
             return Err(
-                "[replay] messages_per_second_max must be above 0 and at most 1000000".into(),
+                "[replay] messages_per_second_max must be above 0 and at most 1000000".into()
             );
         }
         if self.retry_first_s == 0 || self.retry_first_s > self.retry_longest_s {
             return Err(
-                "[replay] retry_first_s must be at least 1 and at most retry_longest_s".into(),
+                "[replay] retry_first_s must be at least 1 and at most retry_longest_s".into()
             );
         }
         if self.refused_in_a_row_max == 0 || !(0.0..=100.0).contains(&self.refused_percent_max) {

@@ -69,11 +69,7 @@ pub struct Report<'a> {
 /// §6.1).
 #[must_use]
 pub fn wanted(sender: &Sender, recipient: &Recipient) -> bool {
-    !sender.path.is_null()
-        && recipient
-            .parameters
-            .notify()
-            .is_none_or(smtp::Notify::failure)
+    !sender.path.is_null() && recipient.parameters.notify().is_none_or(smtp::Notify::failure)
 }
 
 /// The report, with its envelope, in wire form without the final dot. None when nobody wants one.
@@ -111,30 +107,18 @@ pub fn report(input: &Report<'_>) -> Option<(Envelope, Vec<u8>)> {
         vec![
             MimePart::new("text/plain", BodyPart::Text(parts.words.into())),
             // RFC 3464 §2.1: this part is 7-bit as it stands.
-            MimePart::new(
-                "message/delivery-status",
-                BodyPart::Binary(parts.status.into()),
-            )
-            .transfer_encoding("7bit"),
+            MimePart::new("message/delivery-status", BodyPart::Binary(parts.status.into()))
+                .transfer_encoding("7bit"),
             MimePart::new(header_type, BodyPart::Binary(parts.header.into())),
         ],
     );
     let mut text = Vec::new();
     MessageBuilder::new()
-        .header(
-            "From",
-            Raw::new(format!(
-                "Mail Delivery System <MAILER-DAEMON@{}>",
-                input.host
-            )),
-        )
+        .header("From", Raw::new(format!("Mail Delivery System <MAILER-DAEMON@{}>", input.host)))
         .header("To", Raw::new(format!("<{to}>")))
         .header("Subject", Raw::new("Mail could not be delivered"))
         .header("Date", Raw::new(input.date))
-        .header(
-            "Message-ID",
-            Raw::new(format!("<{}@{}>", input.id, input.host)),
-        )
+        .header("Message-ID", Raw::new(format!("<{}@{}>", input.id, input.host)))
         .header("Auto-Submitted", Raw::new("auto-replied"))
         .header("MIME-Version", Raw::new("1.0"))
         .body(body)
@@ -145,20 +129,11 @@ pub fn report(input: &Report<'_>) -> Option<(Envelope, Vec<u8>)> {
         MailParameters::default()
     } else {
         // The To field is UTF-8 then (RFC 6531 §3.4, §3.6).
-        vec![
-            Parameter::new("BODY", Some("8BITMIME")),
-            Parameter::new("SMTPUTF8", None),
-        ]
-        .into()
+        vec![Parameter::new("BODY", Some("8BITMIME")), Parameter::new("SMTPUTF8", None)].into()
     };
-    let sender = Sender {
-        path: ReversePath::Null,
-        parameters,
-    };
-    let recipient = Recipient {
-        path: ForwardPath::Mailbox(to.clone()),
-        parameters: RcptParameters::default(),
-    };
+    let sender = Sender { path: ReversePath::Null, parameters };
+    let recipient =
+        Recipient { path: ForwardPath::Mailbox(to.clone()), parameters: RcptParameters::default() };
     Some((Envelope::new(sender, recipient), wire))
 }
 
@@ -215,11 +190,7 @@ fn status(input: &Report<'_>, failures: &[Failure<'_>]) -> Vec<u8> {
     field(&mut out, "Arrival-Date", input.arrival_date);
     for failure in failures {
         out.extend_from_slice(b"\r\n");
-        let original = failure
-            .recipient
-            .parameters
-            .orcpt()
-            .and_then(original_recipient);
+        let original = failure.recipient.parameters.orcpt().and_then(original_recipient);
         if let Some(original) = original {
             field(&mut out, "Original-Recipient", &original);
         }
@@ -230,16 +201,8 @@ fn status(input: &Report<'_>, failures: &[Failure<'_>]) -> Vec<u8> {
         if let Some(remote) = input.remote {
             field(&mut out, "Remote-MTA", &format!("dns; {remote}"));
         }
-        let diagnostic = if reply_text(failure.reply).is_some() {
-            "smtp"
-        } else {
-            "X-lockgate"
-        };
-        field(
-            &mut out,
-            "Diagnostic-Code",
-            &format!("{diagnostic}; {}", failure.reply),
-        );
+        let diagnostic = if reply_text(failure.reply).is_some() { "smtp" } else { "X-lockgate" };
+        field(&mut out, "Diagnostic-Code", &format!("{diagnostic}; {}", failure.reply));
     }
     out
 }
@@ -252,13 +215,7 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     for word in value.split_whitespace() {
         let clean: Vec<u8> = word
             .chars()
-            .map(|letter| {
-                if letter.is_ascii_graphic() {
-                    letter as u8
-                } else {
-                    b'?'
-                }
-            })
+            .map(|letter| if letter.is_ascii_graphic() { letter as u8 } else { b'?' })
             .collect();
         for piece in clean.chunks(WORD_OCTETS_MAX) {
             if column + 1 + piece.len() > FOLD_COLUMN && column > name.len() + 1 {
@@ -277,11 +234,7 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
 fn reply_text(reply: &str) -> Option<&str> {
     let (code, text) = reply.split_at_checked(3)?;
     let is_code = code.bytes().all(|byte| byte.is_ascii_digit()) && !code.starts_with('0');
-    let text = if text.is_empty() {
-        Some(text)
-    } else {
-        text.strip_prefix(' ')
-    };
+    let text = if text.is_empty() { Some(text) } else { text.strip_prefix(' ') };
     text.filter(|_| is_code)
 }
 
@@ -290,11 +243,7 @@ fn status_code(reply: &str) -> EnhancedCode {
     reply_text(reply)
         .and_then(|text| EnhancedCode::at_start_of(text.as_bytes()))
         .filter(|code| code.class != 2)
-        .unwrap_or(EnhancedCode {
-            class: 5,
-            subject: 0,
-            detail: 0,
-        })
+        .unwrap_or(EnhancedCode { class: 5, subject: 0, detail: 0 })
 }
 
 /// xtext as the text it stands for; `None` where that is not printable and would be a lie when
@@ -310,10 +259,7 @@ fn original_recipient(orcpt: &str) -> Option<String> {
     let (kind, address) = orcpt.split_once(';')?;
     if kind.eq_ignore_ascii_case("utf-8") {
         // RFC 6533: not xtext, but a form of its own, of which one is US-ASCII.
-        return Some(format!(
-            "{kind}; {}",
-            unicode_escaped(address, Escaped::Already)
-        ));
+        return Some(format!("{kind}; {}", unicode_escaped(address, Escaped::Already)));
     }
     decoded(address).map(|address| format!("{kind}; {address}"))
 }
@@ -351,9 +297,7 @@ fn unicode_escaped(address: &str, escaped: Escaped) -> String {
 
 /// Text on one line for people.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_control() { '?' } else { letter })
-        .collect()
+    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 /// The header of mail in wire form: whole lines as they were, without the empty line that ends it,
@@ -406,11 +350,8 @@ mod tests {
 
     fn report_of(lines: &str, reply: &str, mail_data: &[u8]) -> Option<(Envelope, Vec<u8>)> {
         let envelope = envelope(lines);
-        let failures: Vec<Failure<'_>> = envelope
-            .recipients()
-            .iter()
-            .map(|recipient| Failure { recipient, reply })
-            .collect();
+        let failures: Vec<Failure<'_>> =
+            envelope.recipients().iter().map(|recipient| Failure { recipient, reply }).collect();
         report(&Report {
             host: "gate.example.net",
             remote: Some("sems1.example.net"),
@@ -437,17 +378,11 @@ mod tests {
                 None => (text, &b""[..]),
             };
             let head = String::from_utf8(head.to_vec()).unwrap();
-            Self {
-                fields: fields_of(&head),
-                body: body.to_vec(),
-            }
+            Self { fields: fields_of(&head), body: body.to_vec() }
         }
 
         fn field(&self, name: &str) -> Option<&str> {
-            let mut found = self
-                .fields
-                .iter()
-                .filter(|(key, _)| key.eq_ignore_ascii_case(name));
+            let mut found = self.fields.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
             let value = found.next().map(|(_, value)| value.as_str());
             assert!(found.next().is_none(), "{name} stands twice");
             value
@@ -481,9 +416,7 @@ mod tests {
             }
             assert_eq!(rest, b"--\r\n", "the end of the last part");
             let parts = pieces[1..].iter();
-            parts
-                .map(|piece| Self::parse(piece.strip_prefix(b"\r\n").unwrap()))
-                .collect()
+            parts.map(|piece| Self::parse(piece.strip_prefix(b"\r\n").unwrap())).collect()
         }
     }
 
@@ -529,11 +462,8 @@ mod tests {
             .filter_map(|byte| ALPHABET.iter().position(|letter| letter == byte))
             .map(|digit| u8::try_from(digit).unwrap())
             .collect();
-        let bits = |group: &[u8]| {
-            group
-                .iter()
-                .fold(0_u32, |sum, digit| sum << 6 | u32::from(*digit))
-        };
+        let bits =
+            |group: &[u8]| group.iter().fold(0_u32, |sum, digit| sum << 6 | u32::from(*digit));
         let mut out = Vec::new();
         for group in digits.chunks(4) {
             let whole = bits(group) << (6 * (4 - group.len()));
@@ -552,23 +482,12 @@ mod tests {
     /// The groups of fields in the part for machines.
     fn groups(report: &Part) -> Vec<Vec<(String, String)>> {
         let status = &report.parts()[1];
-        assert_eq!(
-            status.field("Content-Type"),
-            Some("message/delivery-status")
-        );
-        status
-            .text()
-            .split("\r\n\r\n")
-            .map(fields_of)
-            .filter(|group| !group.is_empty())
-            .collect()
+        assert_eq!(status.field("Content-Type"), Some("message/delivery-status"));
+        status.text().split("\r\n\r\n").map(fields_of).filter(|group| !group.is_empty()).collect()
     }
 
     fn value<'a>(group: &'a [(String, String)], name: &str) -> Option<&'a str> {
-        group
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        group.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// What every report must be, whatever it is about.
@@ -580,11 +499,7 @@ mod tests {
         let scan = scanner.scan(&[wire, smtp::END_OF_DATA].concat());
         assert!(scan.end && scan.fault.is_none(), "{scan:?}");
         assert_eq!(scan.content, wire.len(), "the end stands within");
-        let longest = wire
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::len)
-            .max()
-            .unwrap();
+        let longest = wire.split(|byte| *byte == b'\n').map(<[u8]>::len).max().unwrap();
         assert!(longest <= 999, "a line of {longest} octets");
         assert!(!wire.contains(&0));
         if !envelope.sender.parameters.smtputf8() {
@@ -611,52 +526,25 @@ mod tests {
             report.field("From"),
             Some("Mail Delivery System <MAILER-DAEMON@gate.example.net>")
         );
-        assert_eq!(
-            report.field("Message-ID"),
-            Some("<0123456789ABC@gate.example.net>")
-        );
+        assert_eq!(report.field("Message-ID"), Some("<0123456789ABC@gate.example.net>"));
         assert_eq!(report.field("Date"), Some("Thu, 1 Jan 1970 00:00:00 +0000"));
         let kind = report.field("Content-Type").unwrap();
         assert!(kind.starts_with("multipart/report;"), "{kind}");
         assert!(kind.contains("report-type=\"delivery-status\""), "{kind}");
         let groups = groups(&report);
         assert_eq!(groups.len(), 3);
-        assert_eq!(
-            value(&groups[0], "Reporting-MTA"),
-            Some("dns; gate.example.net")
-        );
+        assert_eq!(value(&groups[0], "Reporting-MTA"), Some("dns; gate.example.net"));
         assert_eq!(value(&groups[0], "Original-Envelope-Id"), Some("QQ+1"));
-        assert_eq!(
-            value(&groups[0], "Arrival-Date"),
-            Some("Wed, 31 Dec 1969 23:00:00 +0000")
-        );
-        assert_eq!(
-            value(&groups[1], "Original-Recipient"),
-            Some("rfc822; B+x@example.com")
-        );
-        assert_eq!(
-            value(&groups[1], "Final-Recipient"),
-            Some("rfc822; b@example.com")
-        );
+        assert_eq!(value(&groups[0], "Arrival-Date"), Some("Wed, 31 Dec 1969 23:00:00 +0000"));
+        assert_eq!(value(&groups[1], "Original-Recipient"), Some("rfc822; B+x@example.com"));
+        assert_eq!(value(&groups[1], "Final-Recipient"), Some("rfc822; b@example.com"));
         assert_eq!(value(&groups[1], "Status"), Some("5.1.1"));
-        assert_eq!(
-            value(&groups[1], "Diagnostic-Code"),
-            Some("smtp; 550 5.1.1 no such user")
-        );
-        assert_eq!(
-            value(&groups[1], "Remote-MTA"),
-            Some("dns; sems1.example.net")
-        );
-        assert_eq!(
-            value(&groups[2], "Final-Recipient"),
-            Some("rfc822; c@example.com")
-        );
+        assert_eq!(value(&groups[1], "Diagnostic-Code"), Some("smtp; 550 5.1.1 no such user"));
+        assert_eq!(value(&groups[1], "Remote-MTA"), Some("dns; sems1.example.net"));
+        assert_eq!(value(&groups[2], "Final-Recipient"), Some("rfc822; c@example.com"));
         assert_eq!(value(&groups[2], "Original-Recipient"), None);
         let words = report.parts()[0].text();
-        assert!(
-            words.contains("<b@example.com>") && words.contains("no such user"),
-            "{words}"
-        );
+        assert!(words.contains("<b@example.com>") && words.contains("no such user"), "{words}");
     }
 
     #[test]
@@ -683,10 +571,7 @@ mod tests {
             "RCPT TO:<b@example.com> NOTIFY=NEVER\nRCPT TO:<c@example.com> NOTIFY=DELAY,FAILURE\n";
         let groups = groups(&read(&heard(&format!("{from}{mixed}")).unwrap()));
         assert_eq!(groups.len(), 2);
-        assert_eq!(
-            value(&groups[1], "Final-Recipient"),
-            Some("rfc822; c@example.com")
-        );
+        assert_eq!(value(&groups[1], "Final-Recipient"), Some("rfc822; c@example.com"));
     }
 
     #[test]
@@ -696,27 +581,15 @@ mod tests {
             ("550 5.7.1 not here", "5.7.1", "smtp; 550 5.7.1 not here"),
             ("554 not here", "5.0.0", "smtp; 554 not here"),
             ("451 4.4.7 too late", "4.4.7", "smtp; 451 4.4.7 too late"),
-            (
-                "550 2.0.0 contradiction",
-                "5.0.0",
-                "smtp; 550 2.0.0 contradiction",
-            ),
-            (
-                "its lifetime is over",
-                "5.0.0",
-                "X-lockgate; its lifetime is over",
-            ),
+            ("550 2.0.0 contradiction", "5.0.0", "smtp; 550 2.0.0 contradiction"),
+            ("its lifetime is over", "5.0.0", "X-lockgate; its lifetime is over"),
             ("", "5.0.0", "X-lockgate;"),
         ];
         for (reply, status, diagnostic) in cases {
             let (_, wire) = report_of(lines, reply, MAIL).unwrap();
             let groups = groups(&read(&wire));
             assert_eq!(value(&groups[1], "Status"), Some(status), "{reply}");
-            assert_eq!(
-                value(&groups[1], "Diagnostic-Code"),
-                Some(diagnostic),
-                "{reply}"
-            );
+            assert_eq!(value(&groups[1], "Diagnostic-Code"), Some(diagnostic), "{reply}");
         }
     }
 
@@ -783,10 +656,7 @@ mod tests {
         let (envelope, wire) = report_of(lines, "550 no", forged).unwrap();
         assert_sound(&envelope, &wire);
         let header = read(&wire).parts()[2].text();
-        assert_eq!(
-            header,
-            "Subject: x\r\n--=_report: y\r\n--=_report_1--: z\r\n"
-        );
+        assert_eq!(header, "Subject: x\r\n--=_report: y\r\n--=_report_1--: z\r\n");
     }
 
     #[test]

@@ -32,13 +32,14 @@ pub use change::Change;
 pub use config::Config;
 pub use release::{Release, ReleaseError, Released};
 
+use crate::clock::{unix_micros, unix_ms};
 use crate::config::{Bounce, Settle};
 use crate::gate::{Effect, Errand, Gates, Holder, HolderKind, Permit};
 use crate::outcome::Outcome;
 use crate::relay::{LinkError, Relay};
 use crate::spool::{Kept, Lane, Mark, PathState, SpoolId, Stand, Summary};
 use crate::transaction::Corridor;
-use attempt::{Context, Ended, Feedback, attempt, unix_ms};
+use attempt::{Context, Ended, Feedback, attempt};
 use pace::{Limits, Pace, Wait};
 
 /// Messages looked at in one step through the spool.
@@ -286,6 +287,12 @@ impl Replayer {
         }
     }
 
+    /// Is an attempt at this message under way? Its outcome is open then, not unknown.
+    #[must_use]
+    pub fn is_trying(&self, id: SpoolId) -> bool {
+        self.lock().in_flight.contains(&id)
+    }
+
     /// Changes the ceilings while running; what is absent stays.
     pub fn set_rate(&self, connections: Option<u32>, messages_per_second: Option<f64>) {
         let mut inner = self.lock();
@@ -310,9 +317,18 @@ impl Replayer {
         };
         let mut warnings = Vec::new();
         for (stand, what) in [
-            (Stand::Blocked, "need what no member offers now, and stay: `lockgate held list --state blocked`"),
-            (Stand::Refused, "were refused and stay until you decide: `lockgate held list --state refused`"),
-            (Stand::Asked, "are uncertain and stay until you decide: `lockgate held list --state uncertain`"),
+            (
+                Stand::Blocked,
+                "need what no member offers now, and stay: `lockgate held list --state blocked`",
+            ),
+            (
+                Stand::Refused,
+                "were refused and stay until you decide: `lockgate held list --state refused`",
+            ),
+            (
+                Stand::Asked,
+                "are uncertain and stay until you decide: `lockgate held list --state uncertain`",
+            ),
         ] {
             let messages = totals.of(stand).messages;
             if messages > 0 {
@@ -338,7 +354,9 @@ impl Replayer {
             match may {
                 Ok(()) => {}
                 Err(Wait::Slot) => return NAP,
-                Err(Wait::Until(at)) => return at.saturating_sub(now).clamp(Duration::from_millis(1), NAP),
+                Err(Wait::Until(at)) => {
+                    return at.saturating_sub(now).clamp(Duration::from_millis(1), NAP);
+                }
             }
             let Some(job) = self.next_job(open) else {
                 self.end_backlog(open).await;
@@ -366,7 +384,12 @@ impl Replayer {
         open
     }
 
-    async fn start(self: &Arc<Self>, job: Job, now: Duration, attempts: &mut JoinSet<Ended>) -> bool {
+    async fn start(
+        self: &Arc<Self>,
+        job: Job,
+        now: Duration,
+        attempts: &mut JoinSet<Ended>,
+    ) -> bool {
         let corridor = &self.corridor;
         let (permit, relay, member) = if job.from == Source::Report {
             let Some(reports) = &self.reports else {
@@ -376,12 +399,10 @@ impl Replayer {
             (None, Arc::clone(reports), 0)
         } else {
             let errand = if job.from == Source::Canary { Errand::Canary } else { Errand::Replay };
-            let entered = corridor.gate.enter_for(
-                corridor.ids.next(crate::transaction::unix_micros()),
-                errand,
-                None,
-                |member| corridor.relay.worth_a_try(member),
-            );
+            let entered =
+                corridor.gate.enter_for(corridor.ids.next(unix_micros()), errand, None, |member| {
+                    corridor.relay.worth_a_try(member)
+                });
             match entered {
                 Ok(permit) => {
                     let member = permit.member().unwrap_or_default();
@@ -536,7 +557,9 @@ impl Replayer {
         match ended {
             Ok(ended) => self.ended(ended).await,
             // A panic ends one attempt: its message has an Offered mark, or is due still.
-            Err(error) => tracing::error!(gate = self.corridor.gate.name(), %error, "replay: an attempt broke off"),
+            Err(error) => {
+                tracing::error!(gate = self.corridor.gate.name(), %error, "replay: an attempt broke off")
+            }
         }
     }
 
@@ -624,7 +647,9 @@ impl Replayer {
         };
         for id in overdue {
             match self.change(id, Change::Retry).await {
-                Ok(()) => tracing::warn!(%id, "replay: uncertain for too long without evidence: sent again; it may arrive twice"),
+                Ok(()) => {
+                    tracing::warn!(%id, "replay: uncertain for too long without evidence: sent again; it may arrive twice")
+                }
                 Err(why) => tracing::warn!(%id, why, "replay: not settled"),
             }
         }

@@ -171,9 +171,7 @@ impl Pace {
         if same_jam {
             return;
         }
-        let pause = PAUSE_MIN
-            .saturating_mul(1 << self.push_backs.min(5))
-            .min(PAUSE_MAX);
+        let pause = PAUSE_MIN.saturating_mul(1 << self.push_backs.min(5)).min(PAUSE_MAX);
         self.push_backs = self.push_backs.saturating_add(1);
         self.paused_until = self.paused_until.max(now.saturating_add(pause));
         self.older = self.under_way;
@@ -195,11 +193,7 @@ impl Pace {
 
 /// Connections that the limits allow.
 const fn ceiling(limits: &Limits) -> u32 {
-    if limits.connections_max == 0 {
-        1
-    } else {
-        limits.connections_max
-    }
+    if limits.connections_max == 0 { 1 } else { limits.connections_max }
 }
 
 /// A token bucket without tokens: each start books an interval, and may be early by the burst. No
@@ -219,12 +213,7 @@ struct Bucket {
 impl Bucket {
     fn new(rate: f64) -> Self {
         let (interval, burst) = spacing(rate);
-        Self {
-            interval,
-            burst,
-            booked: Duration::ZERO,
-            last: Duration::ZERO,
-        }
+        Self { interval, burst, booked: Duration::ZERO, last: Duration::ZERO }
     }
 
     const fn earliest(&self) -> Duration {
@@ -253,11 +242,7 @@ impl Bucket {
 
 /// Time per message, and how early one may be: a tenth of a second's worth, one message at least.
 fn spacing(rate: f64) -> (Duration, Duration) {
-    let rate = if rate.is_nan() {
-        RATE_MIN
-    } else {
-        rate.clamp(RATE_MIN, RATE_MAX)
-    };
+    let rate = if rate.is_nan() { RATE_MIN } else { rate.clamp(RATE_MIN, RATE_MAX) };
     let burst = (rate / 10.0).max(1.0);
     let interval = Duration::from_secs_f64(1.0 / rate);
     (interval, interval.mul_f64(burst - 1.0))
@@ -273,10 +258,7 @@ mod tests {
     const FAST: f64 = 100_000.0;
 
     fn pace(connections_max: u32, messages_per_second_max: f64) -> Pace {
-        Pace::new(Limits {
-            connections_max,
-            messages_per_second_max,
-        })
+        Pace::new(Limits { connections_max, messages_per_second_max })
     }
 
     const fn at(seconds: u64) -> Duration {
@@ -319,11 +301,7 @@ mod tests {
             pace.started(at(second));
             pace.succeeded(at(second));
         }
-        assert_eq!(
-            pace.connections_now(),
-            2,
-            "one connection was in use all the time"
-        );
+        assert_eq!(pace.connections_now(), 2, "one connection was in use all the time");
     }
 
     #[test]
@@ -367,9 +345,7 @@ mod tests {
         for _ in 0..7 {
             pace.started(now);
             pace.pushed_back(now);
-            let Err(Wait::Until(next)) = pace.may_start(0, now) else {
-                panic!("no pause")
-            };
+            let Err(Wait::Until(next)) = pace.may_start(0, now) else { panic!("no pause") };
             pauses.push((next - now).as_secs());
             now = next;
         }
@@ -409,21 +385,11 @@ mod tests {
             good_round(&mut pace, at(second));
         }
         assert_eq!(pace.connections_now(), 8);
-        pace.set_limits(Limits {
-            connections_max: 3,
-            messages_per_second_max: FAST,
-        });
+        pace.set_limits(Limits { connections_max: 3, messages_per_second_max: FAST });
         assert_eq!(pace.may_start(3, at(4)), Err(Wait::Slot));
-        pace.set_limits(Limits {
-            connections_max: 8,
-            messages_per_second_max: FAST,
-        });
+        pace.set_limits(Limits { connections_max: 8, messages_per_second_max: FAST });
         good_round(&mut pace, at(5));
-        assert_eq!(
-            pace.connections_now(),
-            6,
-            "it grows again from where it was"
-        );
+        assert_eq!(pace.connections_now(), 6, "it grows again from where it was");
     }
 
     #[test]
@@ -431,23 +397,13 @@ mod tests {
         let mut pace = pace(8, 0.0);
         pace.started(at(10));
         assert_eq!(pace.may_start(0, at(11)), Err(Wait::Until(at(910))));
-        pace.set_limits(Limits {
-            connections_max: 8,
-            messages_per_second_max: 10.0,
-        });
+        pace.set_limits(Limits { connections_max: 8, messages_per_second_max: 10.0 });
         assert_eq!(pace.may_start(0, at(11)), Ok(()));
     }
 
     #[test]
     fn senseless_limits_still_let_mail_out() {
-        for rate in [
-            f64::NAN,
-            f64::NEG_INFINITY,
-            -1.0,
-            0.0,
-            f64::MIN_POSITIVE,
-            f64::INFINITY,
-        ] {
+        for rate in [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, f64::MIN_POSITIVE, f64::INFINITY] {
             let mut pace = pace(0, rate);
             assert_eq!(pace.may_start(0, at(1)), Ok(()), "{rate}");
             pace.started(at(1));

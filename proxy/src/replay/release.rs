@@ -90,7 +90,7 @@ impl Replayer {
                     &gate,
                     |order| {
                         let own = order.holder == holder
-                            && !matches!(order.effect, Effect::Cordon { .. });
+                            && matches!(order.effect, Effect::Hold | Effect::Refuse);
                         let open = release.open_now && order.holder.kind == HolderKind::Backlog;
                         own || open || accepted.contains(&order.id)
                     },
@@ -104,10 +104,23 @@ impl Replayer {
                 && let Some(index) = gate.plan().members.iter().position(|name| name == member)
             {
                 self.corridor.relay.accept_identity(index);
-                tracing::warn!(gate = gate.name(), member, by = release.holder.name, reason = release.reason, unchecked = release.unchecked, "release: the member is accepted");
+                tracing::warn!(
+                    gate = gate.name(),
+                    member,
+                    by = release.holder.name,
+                    reason = release.reason,
+                    unchecked = release.unchecked,
+                    "release: the member is accepted"
+                );
             }
         }
-        tracing::info!(gate = gate.name(), by = release.holder.name, backlog, ended = ended.len(), "release");
+        tracing::info!(
+            gate = gate.name(),
+            by = release.holder.name,
+            backlog,
+            ended = ended.len(),
+            "release"
+        );
         self.start_counting();
         let still: Vec<Order> = gate
             .orders()

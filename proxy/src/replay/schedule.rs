@@ -82,15 +82,8 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let expected = [
-            (1, 60),
-            (2, 120),
-            (3, 240),
-            (6, 1920),
-            (7, 3600),
-            (8, 3600),
-            (u32::MAX, 3600),
-        ];
+        let expected =
+            [(1, 60), (2, 120), (3, 240), (6, 1920), (7, 3600), (8, 3600), (u32::MAX, 3600)];
         for (attempts, seconds) in expected {
             let wait = SCHEDULE.next(attempts, 7);
             assert!(about(wait, seconds), "after {attempts}: {wait:?}");
@@ -101,11 +94,7 @@ mod tests {
     fn what_failed_together_does_not_come_back_together() {
         let mut waits: Vec<Duration> = (0..1_000).map(|seed| SCHEDULE.next(1, seed)).collect();
         let (least, most) = (*waits.iter().min().unwrap(), *waits.iter().max().unwrap());
-        assert!(
-            most - least > Duration::from_secs(11),
-            "spread over {:?}",
-            most - least
-        );
+        assert!(most - least > Duration::from_secs(11), "spread over {:?}", most - least);
         waits.sort_unstable();
         waits.dedup();
         assert!(waits.len() > 900, "only {} different waits", waits.len());

@@ -52,7 +52,9 @@ impl Config {
             return Err("[session] connection limits must be at least 1".into());
         }
         if self.recipients_max < 100 {
-            return Err("[session] recipients_max must be at least 100 (RFC 5321 §4.5.3.1.8)".into());
+            return Err(
+                "[session] recipients_max must be at least 100 (RFC 5321 §4.5.3.1.8)".into()
+            );
         }
         for (name, seconds) in [
             ("command_s", self.command_s),
@@ -136,7 +138,9 @@ impl FromStr for Network {
         let address: IpAddr = address.parse().map_err(|_| error())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(error)?,
+            Some(prefix) => {
+                prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(error)?
+            }
             None => longest,
         };
         Ok(Self { address, prefix })

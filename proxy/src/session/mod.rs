@@ -227,8 +227,7 @@ impl Session {
         let greeting = Reply::new(220, format!("{} ESMTP lockgate", self.service.host));
         self.say(&greeting);
         loop {
-            let offered =
-                if self.server.extended() { self.offered } else { self.offered_before_ehlo() };
+            let offered = self.understood();
             match self.framer.next(&self.input) {
                 Framed::Line { line, consumed } => {
                     let command = Command::parse(line, &offered);
@@ -264,13 +263,14 @@ impl Session {
         }
     }
 
-    /// STARTTLS may be said before EHLO by nobody, but parsed by us: the state machine answers 503.
-    fn offered_before_ehlo(&self) -> Extensions {
-        let mut none = Extensions::none();
-        if self.offered.contains(Extension::StartTls) {
-            none.insert(Extension::StartTls);
+    /// What a command line may use: what was offered in EHLO. STARTTLS is understood at any time
+    /// where there is TLS: too early or twice it is out of sequence (503), not unknown.
+    fn understood(&self) -> Extensions {
+        let mut understood = if self.server.extended() { self.offered } else { Extensions::none() };
+        if self.service.tls.is_some() {
+            understood.insert(Extension::StartTls);
         }
-        none
+        understood
     }
 
     async fn command(&mut self, command: Command) -> Result<Flow, Ended> {
@@ -331,7 +331,7 @@ impl Session {
         let encrypted = self.client.tls.is_some();
         let refusal = if self.service.tls_mode == tls::Mode::Require && !encrypted {
             Some(Reply::TLS_REQUIRED)
-        } else if sender.parameters.size() > Some(self.service.message_bytes_max) {
+        } else if sender.parameters.size() > Some(self.size_limit()) {
             Some(Reply::TOO_BIG)
         } else {
             None
@@ -423,6 +423,10 @@ impl Session {
                 if let Err(ended) = read {
                     // Back it goes: the end of the session writes its line and gives it up.
                     self.transaction = Some(transaction);
+                    if matches!(ended, Ended::Silent) {
+                        self.say(&Reply::IDLE_TIMEOUT);
+                        self.flush().await?;
+                    }
                     return Err(ended);
                 }
                 want = (want * 2).min(DATA_MOST);
@@ -477,7 +481,7 @@ impl Session {
             }
             if !peek.done() {
                 peek.push(piece);
-                if peek.received_count() > self.service.config.received_max {
+                if peek.received_count() >= self.service.config.received_max {
                     return Some(Reply::ROUTING_LOOP);
                 }
             }
@@ -507,7 +511,8 @@ impl Session {
     /// Tells the state machine and the client what came back.
     fn answer(&mut self, replies: &[Reply]) {
         for (index, owing) in std::mem::take(&mut self.owing).into_iter().enumerate() {
-            let reply = replies.get(index).or(replies.last()).cloned().unwrap_or(Reply::LOCAL_ERROR);
+            let reply =
+                replies.get(index).or(replies.last()).cloned().unwrap_or(Reply::LOCAL_ERROR);
             match owing {
                 Owing::Mail => self.server.mail_answered(reply.is_positive()),
                 Owing::Rcpt => self.server.rcpt_answered(reply.is_positive()),
@@ -551,6 +556,10 @@ impl Session {
             self.say(&Reply::NOT_IMPLEMENTED);
             return Ok(Flow::On);
         };
+        if self.client.tls.is_some() {
+            self.say(&Reply::BAD_SEQUENCE);
+            return Ok(Flow::On);
+        }
         if !self.input.is_empty() {
             // CVE-2011-0411: commands behind STARTTLS would be taken for encrypted ones.
             self.say(&Reply::BAD_SEQUENCE);
@@ -566,6 +575,12 @@ impl Session {
         self.client.tls = self.stream.tls();
         self.client.name = None;
         Ok(Flow::On)
+    }
+
+    /// The largest message: ours, or what was offered, which leaves room for our trace field.
+    fn size_limit(&self) -> u64 {
+        let ours = self.service.message_bytes_max;
+        self.offered.size().filter(|limit| *limit > 0).map_or(ours, |limit| limit.min(ours))
     }
 
     fn say(&mut self, reply: &Reply) {

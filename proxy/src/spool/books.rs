@@ -34,13 +34,7 @@ pub(super) struct Books {
 impl Books {
     pub(super) fn new(disk: Arc<dyn Disk>, directory: &Path, key: Key) -> Self {
         let directory = directory.to_owned();
-        Self {
-            disk,
-            directory,
-            key,
-            open: HashMap::new(),
-            failed: HashMap::new(),
-        }
+        Self { disk, directory, key, open: HashMap::new(), failed: HashMap::new() }
     }
 
     /// Does something with the marks file of a segment; returns the octets it took.
@@ -52,9 +46,7 @@ impl Books {
         let path = marks_path(&self.directory, segment);
         let mut book = match self.open.remove(&segment) {
             Some(book) => book,
-            None => self
-                .open(segment, &path)
-                .map_err(|source| (path.clone(), source))?,
+            None => self.open(segment, &path).map_err(|source| (path.clone(), source))?,
         };
         let proven = book.proven();
         self.failed.insert(segment, proven);

@@ -55,12 +55,7 @@ pub(super) enum Job {
     /// A message in parts begins.
     Begin { beginning: Beginning },
     /// Some mail data of it.
-    Data {
-        id: TransactionId,
-        part: u32,
-        data: Vec<u8>,
-        permit: OwnedSemaphorePermit,
-    },
+    Data { id: TransactionId, part: u32, data: Vec<u8>, permit: OwnedSemaphorePermit },
     /// The last of it.
     End {
         id: TransactionId,
@@ -74,11 +69,7 @@ pub(super) enum Job {
     /// It will not be finished.
     Abort { id: TransactionId },
     /// Marks for one message.
-    Mark {
-        id: SpoolId,
-        marks: Vec<(u32, Mark)>,
-        answer: Answer<(), MarkError>,
-    },
+    Mark { id: SpoolId, marks: Vec<(u32, Mark)>, answer: Answer<(), MarkError> },
     /// An operator has seen all damage.
     Acknowledge { answer: Answer<usize, MarkError> },
     /// Nothing comes after this.
@@ -243,9 +234,7 @@ impl Committer {
         self.rotate();
         self.remove_emptied();
         if changed {
-            self.shared
-                .space
-                .set_open_paths(self.shared.index().open_paths());
+            self.shared.space.set_open_paths(self.shared.index().open_paths());
             self.shared.changed();
         }
         close
@@ -253,23 +242,12 @@ impl Committer {
 
     fn gather(&mut self, job: Job, batch: &mut Batch) {
         match job {
-            Job::Whole {
-                beginning,
-                data,
-                message_id,
-                answer,
-                permit,
-            } => {
+            Job::Whole { beginning, data, message_id, answer, permit } => {
                 batch.permits.push(permit);
                 self.gather_whole(&beginning, &data, message_id.as_deref(), answer, batch);
             }
             Job::Begin { beginning } => self.gather_begin(&beginning, batch),
-            Job::Data {
-                id,
-                part,
-                data,
-                permit,
-            } => {
+            Job::Data { id, part, data, permit } => {
                 batch.permits.push(permit);
                 let header = FrameHeader {
                     part,
@@ -278,21 +256,9 @@ impl Committer {
                 };
                 self.gather_part(id, header, &data, None, batch);
             }
-            Job::End {
-                id,
-                part,
-                octets,
-                data,
-                message_id,
-                answer,
-                permit,
-            } => {
+            Job::End { id, part, octets, data, message_id, answer, permit } => {
                 batch.permits.push(permit);
-                let header = FrameHeader {
-                    part,
-                    octets,
-                    ..FrameHeader::bare(Kind::End)
-                };
+                let header = FrameHeader { part, octets, ..FrameHeader::bare(Kind::End) };
                 self.gather_part(id, header, &data, Some(message_id.as_deref()), batch);
                 self.gather_end(id, octets, answer, batch);
             }
@@ -366,10 +332,7 @@ impl Committer {
             return refuse(answer, HoldError::DuplicateId(id));
         }
         let octets = data.len() as u64;
-        let header = FrameHeader {
-            octets,
-            ..begin_header(beginning, Kind::Whole)
-        };
+        let header = FrameHeader { octets, ..begin_header(beginning, Kind::Whole) };
         let mut buffer = std::mem::take(&mut self.buffer);
         let sealed = self.active(batch).map(|active| {
             active.seal(&mut buffer, header, |out| {
@@ -389,12 +352,7 @@ impl Committer {
                     paths: Paths::Fresh(beginning.paths),
                     lane: beginning.lane,
                 };
-                batch.promises.push(Promise {
-                    id,
-                    gate: beginning.gate,
-                    entry,
-                    answer,
-                });
+                batch.promises.push(Promise { id, gate: beginning.gate, entry, answer });
             }
             Err(error) => refuse(answer, error),
         }
@@ -468,11 +426,7 @@ impl Committer {
         };
         match sealed {
             Ok(spot) => {
-                if receiving
-                    .spots
-                    .last()
-                    .is_none_or(|last| last.segment != spot.segment)
-                {
+                if receiving.spots.last().is_none_or(|last| last.segment != spot.segment) {
                     self.shared.index().retain(spot.segment);
                 }
                 receiving.spots.push(spot);
@@ -502,12 +456,7 @@ impl Committer {
             paths: Paths::Fresh(receiving.paths),
             lane: receiving.lane,
         };
-        batch.promises.push(Promise {
-            id,
-            gate: receiving.gate,
-            entry,
-            answer,
-        });
+        batch.promises.push(Promise { id, gate: receiving.gate, entry, answer });
     }
 
     /// A message is no longer received: its frames keep no segment.
@@ -567,13 +516,7 @@ impl Committer {
         let mut kept = Vec::with_capacity(promises.len());
         {
             let mut index = self.shared.index();
-            for Promise {
-                id,
-                gate,
-                entry,
-                answer,
-            } in promises
-            {
+            for Promise { id, gate, entry, answer } in promises {
                 index.insert(gate, id, entry);
                 kept.push((id, answer));
             }
@@ -602,11 +545,7 @@ impl Committer {
     fn rotate(&mut self) {
         let Some(active) = &self.active else { return };
         let size_max = self.shared.config.segment_bytes;
-        let used = self
-            .shared
-            .index()
-            .usage(active.number)
-            .is_some_and(|usage| usage.messages > 0);
+        let used = self.shared.index().usage(active.number).is_some_and(|usage| usage.messages > 0);
         if active.offset >= size_max || (!used && active.offset >= size_max / 4) {
             self.close_active();
         }
@@ -649,10 +588,7 @@ impl Committer {
             // The last path was discharged earlier in this batch.
             return drop(answer.send(Err(MarkError::NotHeld(id))));
         }
-        if let Some((path, _)) = marks
-            .iter()
-            .find(|(path, _)| *path as usize >= paths.count())
-        {
+        if let Some((path, _)) = marks.iter().find(|(path, _)| *path as usize >= paths.count()) {
             return drop(answer.send(Err(MarkError::NoSuchPath { id, path: *path })));
         }
         let (book, markings) = batch.markings.entry(home).or_default();
@@ -696,10 +632,8 @@ impl Committer {
                 tracing::error!(path = %path.display(), error = %source, "cannot write marks");
                 let (path, source) = at(&path, source);
                 for marking in markings {
-                    let error = MarkError::Write {
-                        path: path.clone(),
-                        source: Arc::clone(&source),
-                    };
+                    let error =
+                        MarkError::Write { path: path.clone(), source: Arc::clone(&source) };
                     drop(marking.answer.send(Err(error)));
                 }
             }
@@ -709,18 +643,15 @@ impl Committer {
     /// Notes that all damage was seen.
     fn acknowledge(&mut self) -> Result<usize, MarkError> {
         let damaged = self.shared.index().damaged().to_vec();
-        let unseen: Vec<_> = damaged
-            .into_iter()
-            .filter(|damage| !damage.acknowledged)
-            .collect();
+        let unseen: Vec<_> = damaged.into_iter().filter(|damage| !damage.acknowledged).collect();
         for damage in &unseen {
             let id = damage.id.map_or(0, SpoolId::as_u64);
-            self.books
-                .with(damage.segment, |book| book.acknowledge(id, damage.offset))
-                .map_err(|(path, source)| {
+            self.books.with(damage.segment, |book| book.acknowledge(id, damage.offset)).map_err(
+                |(path, source)| {
                     let (path, source) = at(&path, source);
                     MarkError::Write { path, source }
-                })?;
+                },
+            )?;
         }
         self.shared.index().acknowledge(&unseen);
         Ok(unseen.len())
@@ -797,21 +728,10 @@ fn shared_text(texts: &mut HashSet<Arc<str>>, state: PathState) -> PathState {
         text.clone()
     };
     match state {
-        PathState::Due {
-            at_unix_ms,
-            attempts,
-            open_ms,
-            reply,
-        } => PathState::Due {
-            at_unix_ms,
-            attempts,
-            open_ms,
-            reply: share(texts, &reply),
-        },
-        PathState::Kept { why, reply } => PathState::Kept {
-            why,
-            reply: share(texts, &reply),
-        },
+        PathState::Due { at_unix_ms, attempts, open_ms, reply } => {
+            PathState::Due { at_unix_ms, attempts, open_ms, reply: share(texts, &reply) }
+        }
+        PathState::Kept { why, reply } => PathState::Kept { why, reply: share(texts, &reply) },
         PathState::Done { .. } | PathState::Offered { .. } => state,
     }
 }

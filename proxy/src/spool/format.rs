@@ -139,12 +139,7 @@ impl SegmentHeader {
                 let name = fields.take(usize::from(length))?;
                 gates.push(Arc::from(std::str::from_utf8(name).ok()?));
             }
-            Some(Self {
-                number,
-                key_id,
-                salt,
-                gates,
-            })
+            Some(Self { number, key_id, salt, gates })
         };
         read().ok_or(HeaderFault::Damaged)
     }
@@ -367,13 +362,7 @@ pub(super) fn decode_beginning(bytes: &[u8]) -> Option<(Arrival, Envelope)> {
     let client_name = fields.text()?;
     let protocol = fields.text()?;
     let client = SocketAddr::new(address, port);
-    let arrival = Arrival {
-        held_at_unix_ms,
-        client,
-        client_name,
-        protocol,
-        tls,
-    };
+    let arrival = Arrival { held_at_unix_ms, client, client_name, protocol, tls };
     Some((arrival, Envelope::decode(fields.0).ok()?))
 }
 
@@ -403,11 +392,7 @@ pub(super) fn decode_whole(body: &[u8], octets: u64) -> Option<WholeBody<'_>> {
     let length = fields.u32()? as usize;
     let beginning = fields.take(length)?;
     let (data, message_id) = decode_end(fields.0)?;
-    (data.len() as u64 == octets).then_some(WholeBody {
-        beginning,
-        data,
-        message_id,
-    })
+    (data.len() as u64 == octets).then_some(WholeBody { beginning, data, message_id })
 }
 
 /// Takes the body of an `End` frame apart: mail data, Message-ID.

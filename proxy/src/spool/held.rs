@@ -69,10 +69,7 @@ pub struct DataReader {
 impl DataReader {
     /// The next piece (at most 64 KiB), or `None` at the end. A piece that does not
     /// authenticate ends the message: what was read before must not be completed.
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "an iterator would go on after an error"
-    )]
+    #[allow(clippy::should_implement_trait, reason = "an iterator would go on after an error")]
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, LoadError> {
         self.parts.next_piece()
     }
@@ -127,12 +124,10 @@ impl Totals {
     /// All messages of the gate.
     #[must_use]
     pub fn all(&self) -> Count {
-        self.stands
-            .iter()
-            .fold(Count::default(), |sum, count| Count {
-                messages: sum.messages + count.messages,
-                bytes: sum.bytes + count.bytes,
-            })
+        self.stands.iter().fold(Count::default(), |sum, count| Count {
+            messages: sum.messages + count.messages,
+            bytes: sum.bytes + count.bytes,
+        })
     }
 
     /// Messages that stand at `stand`.

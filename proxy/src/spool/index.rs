@@ -106,12 +106,7 @@ impl Index {
                 open_paths: 0,
             })
             .collect();
-        Self {
-            gates,
-            segments: BTreeMap::new(),
-            emptied: BTreeSet::new(),
-            damaged: Vec::new(),
-        }
+        Self { gates, segments: BTreeMap::new(), emptied: BTreeSet::new(), damaged: Vec::new() }
     }
 
     /// Adds a promised message; false if the id is there already.
@@ -134,18 +129,14 @@ impl Index {
     }
 
     pub(super) fn contains(&self, id: TransactionId) -> bool {
-        self.gates
-            .iter()
-            .any(|gate| gate.messages.contains_key(&id.as_u64()))
+        self.gates.iter().any(|gate| gate.messages.contains_key(&id.as_u64()))
     }
 
     /// A message with the name of its gate.
     pub(super) fn entry(&self, id: SpoolId) -> Option<(&GateName, &Entry)> {
-        self.gates.iter().find_map(|gate| {
-            gate.messages
-                .get(&id.as_u64())
-                .map(|entry| (&gate.name, entry))
-        })
+        self.gates
+            .iter()
+            .find_map(|gate| gate.messages.get(&id.as_u64()).map(|entry| (&gate.name, entry)))
     }
 
     /// Changes states of a message's forward-paths. With the last one done the message goes.
@@ -155,12 +146,7 @@ impl Index {
             let Some(entry) = gate.messages.get_mut(&key) else {
                 continue;
             };
-            count(
-                &mut gate.stands,
-                &mut gate.open_paths,
-                entry,
-                Change::Remove,
-            );
+            count(&mut gate.stands, &mut gate.open_paths, entry, Change::Remove);
             for (path, state) in states {
                 entry.paths.set(path as usize, state);
             }
@@ -189,12 +175,7 @@ impl Index {
             let Some(entry) = gate.messages.remove(&key) else {
                 continue;
             };
-            count(
-                &mut gate.stands,
-                &mut gate.open_paths,
-                &entry,
-                Change::Remove,
-            );
+            count(&mut gate.stands, &mut gate.open_paths, &entry, Change::Remove);
             for segment in entry.place.segments() {
                 self.segments.entry(segment).or_default().damaged = true;
             }
@@ -231,12 +212,8 @@ impl Index {
             }
         }
         // A message in several segments keeps all of them: look at all again.
-        self.emptied.extend(
-            self.segments
-                .iter()
-                .filter(|(_, usage)| usage.damaged)
-                .map(|(n, _)| n),
-        );
+        self.emptied
+            .extend(self.segments.iter().filter(|(_, usage)| usage.damaged).map(|(n, _)| n));
     }
 
     /// True while damage waits for an operator.
@@ -312,9 +289,7 @@ impl Index {
             .iter()
             .filter(|known| gate.is_none_or(|gate| known.name == *gate))
             .flat_map(|known| {
-                range(known, after)
-                    .take(limit)
-                    .map(|(id, entry)| summary(&known.name, id, entry))
+                range(known, after).take(limit).map(|(id, entry)| summary(&known.name, id, entry))
             })
             .collect();
         // Each gate gave its first `limit`; the first of all are among them.
@@ -356,10 +331,7 @@ impl Index {
     }
 
     pub(super) fn messages(&self) -> u64 {
-        self.gates
-            .iter()
-            .map(|gate| gate.messages.len() as u64)
-            .sum()
+        self.gates.iter().map(|gate| gate.messages.len() as u64).sum()
     }
 
     /// All messages, for the report of a start.

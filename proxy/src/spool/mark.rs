@@ -27,11 +27,7 @@ impl Text {
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        if end == 0 {
-            Self::NONE
-        } else {
-            Self(Some(text[..end].into()))
-        }
+        if end == 0 { Self::NONE } else { Self(Some(text[..end].into())) }
     }
 
     /// The text, empty for none.
@@ -186,12 +182,7 @@ pub enum PathState {
 
 impl PathState {
     /// A forward-path that was never tried.
-    pub const FRESH: Self = Self::Due {
-        at_unix_ms: 0,
-        attempts: 0,
-        open_ms: 0,
-        reply: Text::NONE,
-    };
+    pub const FRESH: Self = Self::Due { at_unix_ms: 0, attempts: 0, open_ms: 0, reply: Text::NONE };
 
     /// True once somebody else answers for it.
     #[must_use]
@@ -211,41 +202,18 @@ impl PathState {
         match (self, mark) {
             (Self::Done { .. }, _) => self.clone(),
             (
-                Self::Due {
-                    attempts, open_ms, ..
-                }
-                | Self::Offered { attempts, open_ms },
+                Self::Due { attempts, open_ms, .. } | Self::Offered { attempts, open_ms },
                 Mark::Offered,
-            ) => Self::Offered {
-                attempts: *attempts,
-                open_ms: *open_ms,
-            },
-            (Self::Kept { .. }, Mark::Offered) => Self::Offered {
-                attempts: 0,
-                open_ms: 0,
-            },
-            (
-                _,
-                Mark::Due {
-                    at_unix_ms,
-                    attempts,
-                    open_ms,
-                    reply,
-                },
-            ) => Self::Due {
+            ) => Self::Offered { attempts: *attempts, open_ms: *open_ms },
+            (Self::Kept { .. }, Mark::Offered) => Self::Offered { attempts: 0, open_ms: 0 },
+            (_, Mark::Due { at_unix_ms, attempts, open_ms, reply }) => Self::Due {
                 at_unix_ms: *at_unix_ms,
                 attempts: *attempts,
                 open_ms: *open_ms,
                 reply: reply.clone(),
             },
-            (_, Mark::Kept { why, reply }) => Self::Kept {
-                why: *why,
-                reply: reply.clone(),
-            },
-            (_, Mark::Done { how, reply }) => Self::Done {
-                how: *how,
-                reply: reply.clone(),
-            },
+            (_, Mark::Kept { why, reply }) => Self::Kept { why: *why, reply: reply.clone() },
+            (_, Mark::Done { how, reply }) => Self::Done { how: *how, reply: reply.clone() },
         }
     }
 
@@ -254,16 +222,10 @@ impl PathState {
     pub fn doubted(&self) -> Self {
         match self {
             Self::Done { .. } | Self::Offered { .. } => self.clone(),
-            Self::Due {
-                attempts, open_ms, ..
-            } => Self::Offered {
-                attempts: *attempts,
-                open_ms: *open_ms,
-            },
-            Self::Kept { .. } => Self::Offered {
-                attempts: 0,
-                open_ms: 0,
-            },
+            Self::Due { attempts, open_ms, .. } => {
+                Self::Offered { attempts: *attempts, open_ms: *open_ms }
+            }
+            Self::Kept { .. } => Self::Offered { attempts: 0, open_ms: 0 },
         }
     }
 }
@@ -359,14 +321,8 @@ pub enum Stand {
 
 impl Stand {
     /// Every stand that a held message can have, in order.
-    pub const HELD: [Self; 6] = [
-        Self::Offered,
-        Self::Fresh,
-        Self::Deferred,
-        Self::Asked,
-        Self::Refused,
-        Self::Blocked,
-    ];
+    pub const HELD: [Self; 6] =
+        [Self::Offered, Self::Fresh, Self::Deferred, Self::Asked, Self::Refused, Self::Blocked];
 
     /// The word for it in lists and metrics.
     #[must_use]
@@ -387,16 +343,9 @@ impl Stand {
             PathState::Offered { .. } => Self::Offered,
             PathState::Due { attempts: 0, .. } => Self::Fresh,
             PathState::Due { .. } => Self::Deferred,
-            PathState::Kept {
-                why: Kept::Asked, ..
-            } => Self::Asked,
-            PathState::Kept {
-                why: Kept::Refused, ..
-            } => Self::Refused,
-            PathState::Kept {
-                why: Kept::Blocked(_),
-                ..
-            } => Self::Blocked,
+            PathState::Kept { why: Kept::Asked, .. } => Self::Asked,
+            PathState::Kept { why: Kept::Refused, .. } => Self::Refused,
+            PathState::Kept { why: Kept::Blocked(_), .. } => Self::Blocked,
             PathState::Done { .. } => Self::Done,
         }
     }
@@ -406,28 +355,13 @@ impl Stand {
 mod tests {
     use super::*;
 
-    const DUE: Mark = Mark::Due {
-        at_unix_ms: 9,
-        attempts: 2,
-        open_ms: 70,
-        reply: Text::NONE,
-    };
-    const DONE: Mark = Mark::Done {
-        how: Done::Relayed,
-        reply: Text::NONE,
-    };
+    const DUE: Mark = Mark::Due { at_unix_ms: 9, attempts: 2, open_ms: 70, reply: Text::NONE };
+    const DONE: Mark = Mark::Done { how: Done::Relayed, reply: Text::NONE };
 
     #[test]
     fn done_is_never_taken_back() {
         let done = PathState::FRESH.after(&DONE);
-        for mark in [
-            Mark::Offered,
-            DUE,
-            Mark::Kept {
-                why: Kept::Asked,
-                reply: Text::NONE,
-            },
-        ] {
+        for mark in [Mark::Offered, DUE, Mark::Kept { why: Kept::Asked, reply: Text::NONE }] {
             assert_eq!(done.after(&mark), done);
         }
         assert_eq!(done.doubted(), done);
@@ -436,13 +370,7 @@ mod tests {
     #[test]
     fn an_offer_keeps_the_count_of_attempts() {
         let offered = PathState::FRESH.after(&DUE).after(&Mark::Offered);
-        assert_eq!(
-            offered,
-            PathState::Offered {
-                attempts: 2,
-                open_ms: 70
-            }
-        );
+        assert_eq!(offered, PathState::Offered { attempts: 2, open_ms: 70 });
     }
 
     #[test]

@@ -58,11 +58,7 @@ pub(super) struct Marks {
 /// Reads a marks file. Without a key texts are missing and nothing is authenticated.
 pub(super) fn decode(bytes: &[u8], segment: u32, key: Option<&Key>) -> Marks {
     let scan = log::scan(bytes);
-    let mut marks = Marks {
-        events: Vec::new(),
-        valid: 0,
-        end: scan.end,
-    };
+    let mut marks = Marks { events: Vec::new(), valid: 0, end: scan.end };
     let mut run = None;
     for (index, record) in scan.records.iter().enumerate() {
         let payload = &bytes[record.clone()];
@@ -110,10 +106,7 @@ fn decode_record(
             Some(())
         }
         ACKNOWLEDGED => {
-            events.push(Event::Acknowledged {
-                id: fields.u64()?,
-                offset: fields.u64()?,
-            });
+            events.push(Event::Acknowledged { id: fields.u64()?, offset: fields.u64()? });
             Some(())
         }
         _ => None,
@@ -135,11 +128,7 @@ fn decode_batch(
     let texts = match (with_key, run) {
         (true, Some(run)) => {
             let plain = &payload[..payload.len() - sealed.len()];
-            Some(
-                &*run
-                    .open(counter, &associated(segment, plain), &mut sealed)
-                    .ok()?,
-            )
+            Some(&*run.open(counter, &associated(segment, plain), &mut sealed).ok()?)
         }
         (true, None) => return None,
         (false, _) => None,
@@ -175,42 +164,15 @@ fn decode_event(facts: &mut Fields<'_>, texts: Option<&mut Fields<'_>>) -> Optio
             open_ms: facts.u64()?,
             reply,
         },
-        2 => Mark::Kept {
-            why: Kept::Refused,
-            reply,
-        },
-        3 => Mark::Kept {
-            why: Kept::Asked,
-            reply,
-        },
-        4 => Mark::Kept {
-            why: Kept::Blocked(Need::EightBitMime),
-            reply,
-        },
-        5 => Mark::Kept {
-            why: Kept::Blocked(Need::SmtpUtf8),
-            reply,
-        },
-        6 => Mark::Kept {
-            why: Kept::Blocked(Need::Size(facts.u64()?)),
-            reply,
-        },
-        7 => Mark::Done {
-            how: Done::Relayed,
-            reply,
-        },
-        8 => Mark::Done {
-            how: Done::Removed,
-            reply,
-        },
-        9 => Mark::Done {
-            how: Done::Reported,
-            reply,
-        },
-        10 => Mark::Done {
-            how: Done::Dropped,
-            reply,
-        },
+        2 => Mark::Kept { why: Kept::Refused, reply },
+        3 => Mark::Kept { why: Kept::Asked, reply },
+        4 => Mark::Kept { why: Kept::Blocked(Need::EightBitMime), reply },
+        5 => Mark::Kept { why: Kept::Blocked(Need::SmtpUtf8), reply },
+        6 => Mark::Kept { why: Kept::Blocked(Need::Size(facts.u64()?)), reply },
+        7 => Mark::Done { how: Done::Relayed, reply },
+        8 => Mark::Done { how: Done::Removed, reply },
+        9 => Mark::Done { how: Done::Reported, reply },
+        10 => Mark::Done { how: Done::Dropped, reply },
         _ => return None,
     };
     Some(Event::Mark { id, path, mark })
@@ -232,64 +194,28 @@ impl Batch {
         let (kind, reply) = match mark {
             Mark::Offered => (0, &Text::NONE),
             Mark::Due { reply, .. } => (1, reply),
-            Mark::Kept {
-                why: Kept::Refused,
-                reply,
-            } => (2, reply),
-            Mark::Kept {
-                why: Kept::Asked,
-                reply,
-            } => (3, reply),
-            Mark::Kept {
-                why: Kept::Blocked(Need::EightBitMime),
-                reply,
-            } => (4, reply),
-            Mark::Kept {
-                why: Kept::Blocked(Need::SmtpUtf8),
-                reply,
-            } => (5, reply),
-            Mark::Kept {
-                why: Kept::Blocked(Need::Size(_)),
-                reply,
-            } => (6, reply),
-            Mark::Done {
-                how: Done::Relayed,
-                reply,
-            } => (7, reply),
-            Mark::Done {
-                how: Done::Removed,
-                reply,
-            } => (8, reply),
-            Mark::Done {
-                how: Done::Reported,
-                reply,
-            } => (9, reply),
-            Mark::Done {
-                how: Done::Dropped,
-                reply,
-            } => (10, reply),
+            Mark::Kept { why: Kept::Refused, reply } => (2, reply),
+            Mark::Kept { why: Kept::Asked, reply } => (3, reply),
+            Mark::Kept { why: Kept::Blocked(Need::EightBitMime), reply } => (4, reply),
+            Mark::Kept { why: Kept::Blocked(Need::SmtpUtf8), reply } => (5, reply),
+            Mark::Kept { why: Kept::Blocked(Need::Size(_)), reply } => (6, reply),
+            Mark::Done { how: Done::Relayed, reply } => (7, reply),
+            Mark::Done { how: Done::Removed, reply } => (8, reply),
+            Mark::Done { how: Done::Reported, reply } => (9, reply),
+            Mark::Done { how: Done::Dropped, reply } => (10, reply),
         };
         self.facts.extend_from_slice(&id.to_le_bytes());
         self.facts.extend_from_slice(&path.to_le_bytes());
         // A `Text` is never longer than 255 octets.
-        self.facts
-            .extend_from_slice(&[kind, reply.as_str().len() as u8]);
+        self.facts.extend_from_slice(&[kind, reply.as_str().len() as u8]);
         self.texts.extend_from_slice(reply.as_str().as_bytes());
         match mark {
-            Mark::Due {
-                at_unix_ms,
-                attempts,
-                open_ms,
-                ..
-            } => {
+            Mark::Due { at_unix_ms, attempts, open_ms, .. } => {
                 self.facts.extend_from_slice(&at_unix_ms.to_le_bytes());
                 self.facts.extend_from_slice(&attempts.to_le_bytes());
                 self.facts.extend_from_slice(&open_ms.to_le_bytes());
             }
-            Mark::Kept {
-                why: Kept::Blocked(Need::Size(octets)),
-                ..
-            } => {
+            Mark::Kept { why: Kept::Blocked(Need::Size(octets)), .. } => {
                 self.facts.extend_from_slice(&octets.to_le_bytes());
             }
             Mark::Offered | Mark::Kept { .. } | Mark::Done { .. } => {}
@@ -341,13 +267,7 @@ impl Book {
         let salt = seal::salt()?;
         let run = [&[RUN], salt.as_slice()].concat();
         let log = Log::create(disk, path, &[&start(segment), &run])?;
-        Ok(Self {
-            log,
-            segment,
-            salt: None,
-            key: key.marks_key(&salt),
-            counter: 0,
-        })
+        Ok(Self { log, segment, salt: None, key: key.marks_key(&salt), counter: 0 })
     }
 
     /// Opens a marks file of which `valid` octets are whole records.
@@ -361,13 +281,7 @@ impl Book {
         let log = Log::open(disk, path, valid)?;
         let salt = seal::salt()?;
         let run = [&[RUN], salt.as_slice()].concat();
-        Ok(Self {
-            log,
-            segment,
-            salt: Some(run),
-            key: key.marks_key(&salt),
-            counter: 0,
-        })
+        Ok(Self { log, segment, salt: Some(run), key: key.marks_key(&salt), counter: 0 })
     }
 
     /// Octets known to be durable.
@@ -383,11 +297,8 @@ impl Book {
         payload.extend_from_slice(&self.counter.to_le_bytes());
         payload.extend_from_slice(&(batch.facts.len() as u32).to_le_bytes());
         payload.append(&mut batch.facts);
-        let tag = self.key.seal(
-            self.counter,
-            &associated(self.segment, &payload),
-            &mut batch.texts,
-        );
+        let tag =
+            self.key.seal(self.counter, &associated(self.segment, &payload), &mut batch.texts);
         self.counter += 1;
         payload.append(&mut batch.texts);
         payload.extend_from_slice(&tag);

@@ -105,14 +105,10 @@ impl Default for Config {
 impl Config {
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         if !(1 << 20..=1 << 30).contains(&self.segment_bytes) {
-            return Err(OpenError::Config(
-                "segment_bytes must be between 1 MiB and 1 GiB",
-            ));
+            return Err(OpenError::Config("segment_bytes must be between 1 MiB and 1 GiB"));
         }
         if !(1..=1 << 40).contains(&self.message_bytes_max) {
-            return Err(OpenError::Config(
-                "message_bytes_max must be between 1 and 1 TiB",
-            ));
+            return Err(OpenError::Config("message_bytes_max must be between 1 and 1 TiB"));
         }
         if self.commit_wait_ms > 1000 {
             return Err(OpenError::Config("commit_wait_ms must be at most 1000"));
@@ -140,8 +136,7 @@ impl Shared {
     }
 
     fn changed(&self) {
-        self.changes
-            .send_modify(|version| *version = version.wrapping_add(1));
+        self.changes.send_modify(|version| *version = version.wrapping_add(1));
     }
 }
 
@@ -156,9 +151,7 @@ pub struct Spool {
 
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spool")
-            .field("directory", &self.shared.config.directory)
-            .finish()
+        f.debug_struct("Spool").field("directory", &self.shared.config.directory).finish()
     }
 }
 
@@ -178,10 +171,7 @@ impl Spool {
         let thread = std::thread::Builder::new()
             .name("spool".into())
             .spawn(move || committer.run(&mut arriving))
-            .map_err(|source| OpenError::Disk {
-                path: config.directory.clone(),
-                source,
-            })?;
+            .map_err(|source| OpenError::Disk { path: config.directory.clone(), source })?;
         let spool = Self {
             shared,
             jobs,
@@ -215,12 +205,8 @@ impl Spool {
             space,
             changes: watch::Sender::new(0),
         });
-        let mut committer = Committer::new(
-            Arc::clone(&shared),
-            key,
-            recovered.guard,
-            recovered.next_segment,
-        );
+        let mut committer =
+            Committer::new(Arc::clone(&shared), key, recovered.guard, recovered.next_segment);
         // What the last run discharged and could not remove any more.
         committer.remove_emptied();
         Ok((shared, committer, recovered.report))
@@ -246,10 +232,7 @@ impl Spool {
     }
 
     /// Begins a message. Nothing is promised, and nothing kept if the writer is dropped.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "the spool owns a message from here on"
-    )]
+    #[allow(clippy::needless_pass_by_value, reason = "the spool owns a message from here on")]
     pub fn begin(
         &self,
         reservation: Reservation,
@@ -263,11 +246,7 @@ impl Spool {
         let gate = index
             .and_then(|index| u16::try_from(index).ok())
             .ok_or_else(|| HoldError::UnknownGate(Arc::clone(gate)))?;
-        Writer::new(
-            self,
-            reservation,
-            format::Beginning::new(id, gate, lane, &envelope, &arrival),
-        )
+        Writer::new(self, reservation, format::Beginning::new(id, gate, lane, &envelope, &arrival))
     }
 
     /// Writes marks for forward-paths (by index in the envelope) of one message; durable and in
@@ -357,9 +336,7 @@ impl Spool {
     /// many were noted.
     pub async fn acknowledge_damage(&self) -> Result<usize, MarkError> {
         let (answer, answered) = oneshot::channel();
-        self.jobs
-            .send(Job::Acknowledge { answer })
-            .map_err(|_| MarkError::Closed)?;
+        self.jobs.send(Job::Acknowledge { answer }).map_err(|_| MarkError::Closed)?;
         answered.await.unwrap_or(Err(MarkError::Failed))
     }
 
@@ -374,11 +351,7 @@ impl Spool {
     pub fn close(&self) {
         // A closed channel means that it has ended already.
         drop(self.jobs.send(Job::Close));
-        let thread = self
-            .committer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {

@@ -48,12 +48,7 @@ enum Fault {
 
 impl Readers {
     pub(super) fn new(disk: Arc<dyn Disk>, directory: &Path, key: Option<Key>) -> Self {
-        Self {
-            disk,
-            directory: directory.to_owned(),
-            key,
-            open: Mutex::default(),
-        }
+        Self { disk, directory: directory.to_owned(), key, open: Mutex::default() }
     }
 
     /// Closes a segment that is going away.
@@ -166,10 +161,7 @@ pub(super) struct Parts {
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts")
-            .field("id", &self.id)
-            .field("left", &self.left)
-            .finish()
+        f.debug_struct("Parts").field("id", &self.id).field("left", &self.left).finish()
     }
 }
 
@@ -202,11 +194,7 @@ impl Parts {
     }
 
     fn end(&self) -> Spot {
-        self.spots.last().copied().unwrap_or(Spot {
-            segment: 0,
-            offset: 0,
-            length: 0,
-        })
+        self.spots.last().copied().unwrap_or(Spot { segment: 0, offset: 0, length: 0 })
     }
 
     fn fail(&mut self, fault: Fault) -> LoadError {
@@ -231,14 +219,7 @@ pub(super) fn load(
     let read = || {
         let spots = entry.place.spots();
         let (Some(first), Some(last)) = (spots.first(), spots.last()) else {
-            return Err(Fault::Damaged(
-                Spot {
-                    segment: 0,
-                    offset: 0,
-                    length: 0,
-                },
-                "no frames",
-            ));
+            return Err(Fault::Damaged(Spot { segment: 0, offset: 0, length: 0 }, "no frames"));
         };
         let (reader, header, mut text) = readers.frame(id, *first)?;
         let damaged = |what| Fault::Damaged(*first, what);
@@ -268,12 +249,7 @@ pub(super) fn load(
                 let message_id = message_id.map(str::to_owned);
                 let length = data.len();
                 end.truncate(length);
-                (
-                    decode_beginning(&text),
-                    message_id,
-                    &spots[1..spots.len() - 1],
-                    end,
-                )
+                (decode_beginning(&text), message_id, &spots[1..spots.len() - 1], end)
             }
             _ => return Err(damaged("a frame of another kind")),
         };

@@ -62,9 +62,7 @@ pub fn segments_exist(disk: &dyn Disk, directory: &Path) -> io::Result<bool> {
 pub(super) fn lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Guard>, OpenError> {
     let path = directory.join("lock");
     disk.lock(&path).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked {
-            path: directory.to_owned(),
-        },
+        io::ErrorKind::WouldBlock => OpenError::Locked { path: directory.to_owned() },
         _ => OpenError::Disk { path, source },
     })
 }
@@ -85,14 +83,9 @@ pub(super) fn recover(
     gates: &[GateName],
 ) -> Result<Recovered, OpenError> {
     if gates.len() > usize::from(u16::MAX) || gates.iter().any(|gate| gate.len() > 255) {
-        return Err(OpenError::Config(
-            "gates: at most 65535, with names of at most 255 octets",
-        ));
+        return Err(OpenError::Config("gates: at most 65535, with names of at most 255 octets"));
     }
-    let failed = |source| OpenError::Disk {
-        path: directory.to_owned(),
-        source,
-    };
+    let failed = |source| OpenError::Disk { path: directory.to_owned(), source };
     disk.make_dir(directory).map_err(failed)?;
     disk.sync_dir(disk::folder_of(directory)).map_err(failed)?;
     let guard = lock(disk, directory)?;
@@ -106,40 +99,26 @@ pub(super) fn recover(
     report.messages = index.messages();
     report.damaged = index.damaged().to_vec();
     count_paths(&index, &mut report);
-    Ok(Recovered {
-        guard,
-        index,
-        report,
-        next_segment,
-    })
+    Ok(Recovered { guard, index, report, next_segment })
 }
 
 /// Counts forward-paths for a report.
 pub(super) fn count_paths(index: &Index, report: &mut RecoveryReport) {
     for (_, entry) in index.entries() {
         report.paths += entry.paths.open() as u64;
-        report.uncertain += entry
-            .paths
-            .iter()
-            .filter(|state| matches!(state, PathState::Offered { .. }))
-            .count() as u64;
+        report.uncertain +=
+            entry.paths.iter().filter(|state| matches!(state, PathState::Offered { .. })).count()
+                as u64;
     }
 }
 
 fn check_gates(scan: &Scan, gates: &[GateName]) -> Result<(), OpenError> {
     let mut unknown: BTreeMap<&GateName, u64> = BTreeMap::new();
-    for message in scan
-        .messages
-        .values()
-        .filter(|message| !gates.contains(&message.gate))
-    {
+    for message in scan.messages.values().filter(|message| !gates.contains(&message.gate)) {
         *unknown.entry(&message.gate).or_default() += 1;
     }
     match unknown.into_iter().next() {
-        Some((gate, messages)) => Err(OpenError::UnknownGate {
-            gate: Arc::clone(gate),
-            messages,
-        }),
+        Some((gate, messages)) => Err(OpenError::UnknownGate { gate: Arc::clone(gate), messages }),
         None => Ok(()),
     }
 }
@@ -155,20 +134,8 @@ struct Found {
 
 impl Found {
     fn new(complete: Complete, gate: GateName) -> Self {
-        let Complete {
-            lane,
-            size,
-            paths,
-            place,
-            ..
-        } = complete;
-        Self {
-            gate,
-            lane,
-            size,
-            place,
-            paths: Paths::Fresh(paths),
-        }
+        let Complete { lane, size, paths, place, .. } = complete;
+        Self { gate, lane, size, place, paths: Paths::Fresh(paths) }
     }
 }
 
@@ -218,10 +185,7 @@ pub(super) fn scan(
     key: Option<&Key>,
     gates: &[GateName],
 ) -> Result<Scan, OpenError> {
-    let failed = |source| OpenError::Disk {
-        path: directory.to_owned(),
-        source,
-    };
+    let failed = |source| OpenError::Disk { path: directory.to_owned(), source };
     let names = disk.list(directory).map_err(failed)?;
     let mut segments = BTreeSet::new();
     let mut marks = BTreeSet::new();
@@ -247,11 +211,7 @@ pub(super) fn scan(
             Name::Tail(_) | Name::Other(_) => {}
         }
     }
-    scan.litter.extend(
-        marks
-            .difference(&segments)
-            .map(|number| marks_path(directory, *number)),
-    );
+    scan.litter.extend(marks.difference(&segments).map(|number| marks_path(directory, *number)));
     let mut unfinished = HashMap::new();
     for number in segments {
         scan.segment(disk, directory, number, key, &mut unfinished)?;
@@ -270,10 +230,7 @@ impl Scan {
         unfinished: &mut HashMap<u64, Vec<Part>>,
     ) -> Result<(), OpenError> {
         let path = segment_path(directory, number);
-        let failed = |source| OpenError::Disk {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| OpenError::Disk { path: path.clone(), source };
         let file = disk.open_read_only(&path).map_err(failed)?;
         let header = match read_header(&*file) {
             Ok(Some(bytes)) => match SegmentHeader::decode(&bytes) {
@@ -281,11 +238,7 @@ impl Scan {
                 Err(HeaderFault::Damaged) => None,
                 Err(HeaderFault::Version(version)) => {
                     let path = directory.to_owned();
-                    return Err(OpenError::Version {
-                        path,
-                        segment: number,
-                        version,
-                    });
+                    return Err(OpenError::Version { path, segment: number, version });
                 }
             },
             Ok(None) | Err(_) => None,
@@ -344,11 +297,7 @@ impl Scan {
             if let Some(known) = self.messages.get(&id) {
                 suspects.push(Damage {
                     segment: number,
-                    offset: message
-                        .place
-                        .spots()
-                        .first()
-                        .map_or(0, |spot| u64::from(spot.offset)),
+                    offset: message.place.spots().first().map_or(0, |spot| u64::from(spot.offset)),
                     id: None,
                     what: "a second message of one id",
                     acknowledged: false,
@@ -385,9 +334,7 @@ impl Scan {
             }
         };
         let Some(read) = read else {
-            messages
-                .values_mut()
-                .for_each(|message| message.paths.doubt());
+            messages.values_mut().for_each(|message| message.paths.doubt());
             return retired;
         };
         for event in read.events {
@@ -404,9 +351,7 @@ impl Scan {
                     messages.remove(&id);
                     retired.insert(id);
                 }
-                Event::Doubt => messages
-                    .values_mut()
-                    .for_each(|message| message.paths.doubt()),
+                Event::Doubt => messages.values_mut().for_each(|message| message.paths.doubt()),
                 Event::Acknowledged { id, offset } => {
                     self.acknowledged.insert((found.number, id, offset));
                 }
@@ -418,9 +363,7 @@ impl Scan {
             End::Torn if read.valid > 0 => found.marks = MarksRepair::Cut(read.valid),
             End::Torn | End::Damaged => {
                 found.marks = MarksRepair::Rewrite(read.valid);
-                messages
-                    .values_mut()
-                    .for_each(|message| message.paths.doubt());
+                messages.values_mut().for_each(|message| message.paths.doubt());
             }
         }
         retired
@@ -431,9 +374,7 @@ impl Scan {
     fn name_acknowledged(&mut self) {
         for damage in &mut self.damaged {
             let id = damage.id.map_or(0, SpoolId::as_u64);
-            damage.acknowledged = self
-                .acknowledged
-                .contains(&(damage.segment, id, damage.offset));
+            damage.acknowledged = self.acknowledged.contains(&(damage.segment, id, damage.offset));
         }
         for (segment, id, offset) in &self.acknowledged {
             if self.messages.remove(id).is_some() {
@@ -458,11 +399,8 @@ impl Scan {
 
     /// The gates that messages were found for.
     pub(super) fn gates(&self) -> Vec<GateName> {
-        let names: BTreeSet<&GateName> = self
-            .messages
-            .values()
-            .map(|message| &message.gate)
-            .collect();
+        let names: BTreeSet<&GateName> =
+            self.messages.values().map(|message| &message.gate).collect();
         names.into_iter().cloned().collect()
     }
 
@@ -473,23 +411,8 @@ impl Scan {
             let Some(gate) = gate.and_then(|gate| u16::try_from(gate).ok()) else {
                 continue;
             };
-            let Found {
-                lane,
-                size,
-                place,
-                paths,
-                ..
-            } = found;
-            index.insert(
-                gate,
-                TransactionId::from_u64(id),
-                Entry {
-                    size,
-                    place,
-                    paths,
-                    lane,
-                },
-            );
+            let Found { lane, size, place, paths, .. } = found;
+            index.insert(gate, TransactionId::from_u64(id), Entry { size, place, paths, lane });
         }
         for damage in self.damaged {
             index.damage(damage);
@@ -512,18 +435,12 @@ fn repair(disk: &dyn Disk, directory: &Path, scan: &Scan) -> Result<Vec<PathBuf>
         .chain(scan.damaged.iter().map(|damage| damage.segment))
         .collect();
     for path in &scan.litter {
-        let failed = |source| OpenError::Disk {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| OpenError::Disk { path: path.clone(), source };
         disk.remove(path).map_err(failed)?;
     }
     for segment in &scan.segments {
         let path = segment_path(directory, segment.number);
-        let failed = |source| OpenError::Disk {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| OpenError::Disk { path: path.clone(), source };
         if !needed.contains(&segment.number) {
             if segment.header.is_none() && !segment.unborn {
                 // Nothing was promised in it, but it is not empty: for a person to look at.
@@ -542,16 +459,12 @@ fn repair(disk: &dyn Disk, directory: &Path, scan: &Scan) -> Result<Vec<PathBuf>
         if !segment.closed {
             // The last run may have ended between its write and its sync. What is promised again
             // from here must be on disk.
-            disk.open(&path)
-                .and_then(|mut file| file.sync())
-                .map_err(failed)?;
+            disk.open(&path).and_then(|mut file| file.sync()).map_err(failed)?;
         }
         repair_marks(disk, directory, segment, &mut set_aside)?;
     }
-    disk.sync_dir(directory).map_err(|source| OpenError::Disk {
-        path: directory.to_owned(),
-        source,
-    })?;
+    disk.sync_dir(directory)
+        .map_err(|source| OpenError::Disk { path: directory.to_owned(), source })?;
     Ok(set_aside)
 }
 
@@ -562,15 +475,9 @@ fn repair_marks(
     set_aside: &mut Vec<PathBuf>,
 ) -> Result<(), OpenError> {
     let path = marks_path(directory, segment.number);
-    let failed = |source| OpenError::Disk {
-        path: path.clone(),
-        source,
-    };
+    let failed = |source| OpenError::Disk { path: path.clone(), source };
     match segment.marks {
-        MarksRepair::Nothing => disk
-            .open(&path)
-            .and_then(|mut file| file.sync())
-            .map_err(failed),
+        MarksRepair::Nothing => disk.open(&path).and_then(|mut file| file.sync()).map_err(failed),
         MarksRepair::Cut(valid) => {
             let cut = || {
                 let mut file = disk.open(&path)?;
@@ -591,8 +498,7 @@ fn repair_marks(
                 set_aside.push(kept);
             }
             let prefix = prefix.get(..valid).unwrap_or_default();
-            disk.publish(&path, &marks::doubtful(segment.number, prefix))
-                .map_err(failed)
+            disk.publish(&path, &marks::doubtful(segment.number, prefix)).map_err(failed)
         }
     }
 }

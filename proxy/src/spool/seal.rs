@@ -140,28 +140,17 @@ pub fn load_key(path: &Path) -> Result<Key, KeyError> {
 
 fn read_key(path: &Path, mode_max: u32) -> Result<Key, KeyError> {
     let file_error = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => KeyError::Missing {
-            path: path.to_owned(),
-        },
-        _ => KeyError::File {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
+        _ => KeyError::File { path: path.to_owned(), source },
     };
     let mode = fs::metadata(path).map_err(file_error)?.permissions().mode() & 0o777;
     if mode & !mode_max & 0o677 != 0 {
-        return Err(KeyError::TooOpen {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(KeyError::TooOpen { path: path.to_owned(), mode });
     }
     let bytes = Zeroizing::new(fs::read(path).map_err(file_error)?);
     let found = bytes.len();
     let key = bytes.as_slice().try_into();
-    key.map(Key).map_err(|_| KeyError::Length {
-        path: path.to_owned(),
-        found,
-    })
+    key.map(Key).map_err(|_| KeyError::Length { path: path.to_owned(), found })
 }
 
 /// Makes a new random key in a new file of mode 0600, durable when it returns. Blocking.
@@ -170,9 +159,7 @@ pub fn generate(path: &Path) -> Result<Key, KeyError> {
     rand::fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
     let store = || -> io::Result<()> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let disk = RealDisk::new(folder.unwrap_or_else(|| Path::new(".")));
         let mut file = disk.create_new(Path::new(name))?;
         file.write_at(0, bytes.as_slice())?;
@@ -181,13 +168,10 @@ pub fn generate(path: &Path) -> Result<Key, KeyError> {
     };
     match store() {
         Ok(()) => Ok(Key(*bytes)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(KeyError::Exists {
-            path: path.to_owned(),
-        }),
-        Err(source) => Err(KeyError::File {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(KeyError::Exists { path: path.to_owned() })
+        }
+        Err(source) => Err(KeyError::File { path: path.to_owned(), source }),
     }
 }
 
@@ -284,9 +268,7 @@ impl SealKey {
         associated: &[u8],
         sealed: &'a mut [u8],
     ) -> Result<&'a mut [u8], Unsealed> {
-        self.0
-            .open_in_place(nonce(counter), Aad::from(associated), sealed)
-            .map_err(|_| Unsealed)
+        self.0.open_in_place(nonce(counter), Aad::from(associated), sealed).map_err(|_| Unsealed)
     }
 }
 
@@ -306,10 +288,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spool-key");
         let key = generate(&path).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(load_key(&path).unwrap().key_id(), key.key_id());
         assert!(matches!(generate(&path), Err(KeyError::Exists { .. })));
         assert_eq!(load_key(&path).unwrap().key_id(), key.key_id());
@@ -336,33 +315,21 @@ mod tests {
         let path = folder.path().join("spool-key");
         fs::write(&path, [1; 33]).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(matches!(
-            load_key(&path),
-            Err(KeyError::Length { found: 33, .. })
-        ));
-        assert!(matches!(
-            load_key(&folder.path().join("none")),
-            Err(KeyError::Missing { .. })
-        ));
+        assert!(matches!(load_key(&path), Err(KeyError::Length { found: 33, .. })));
+        assert!(matches!(load_key(&folder.path().join("none")), Err(KeyError::Missing { .. })));
     }
 
     #[test]
     fn a_credential_goes_before_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = Path::new("/nowhere/key");
-        assert_eq!(
-            KeySource::find(file, Some(folder.path())),
-            KeySource::File(file.into())
-        );
+        assert_eq!(KeySource::find(file, Some(folder.path())), KeySource::File(file.into()));
         let credential = folder.path().join(CREDENTIAL);
         fs::write(&credential, [7; KEY_BYTES]).unwrap();
         fs::set_permissions(&credential, fs::Permissions::from_mode(0o440)).unwrap();
         let found = KeySource::find(file, Some(folder.path()));
         assert_eq!(found, KeySource::Credential(credential));
-        assert_eq!(
-            found.load().unwrap().key_id(),
-            Key::from_bytes([7; KEY_BYTES]).key_id()
-        );
+        assert_eq!(found.load().unwrap().key_id(), Key::from_bytes([7; KEY_BYTES]).key_id());
         assert_eq!(KeySource::find(file, None), KeySource::File(file.into()));
     }
 
@@ -373,10 +340,7 @@ mod tests {
         let tag = key.seal(5, b"context", &mut text);
         assert_ne!(&text, b"mail data");
         let sealed = [text.as_slice(), &tag].concat();
-        assert_eq!(
-            key.open(5, b"context", &mut sealed.clone()).unwrap(),
-            b"mail data"
-        );
+        assert_eq!(key.open(5, b"context", &mut sealed.clone()).unwrap(), b"mail data");
         assert!(key.open(6, b"context", &mut sealed.clone()).is_err());
         assert!(key.open(5, b"contexT", &mut sealed.clone()).is_err());
         let other = Key::from_bytes([1; KEY_BYTES]).marks_key(&[2; SALT_BYTES]);

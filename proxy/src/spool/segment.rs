@@ -103,12 +103,8 @@ impl Active {
         let book = Book::create(disk, &marks, number, key).map_err(|source| (marks, source))?;
         let make = || {
             let salt = seal::salt()?;
-            let header = SegmentHeader {
-                number,
-                key_id: key.key_id(),
-                salt,
-                gates: gates.to_vec(),
-            };
+            let header =
+                SegmentHeader { number, key_id: key.key_id(), salt, gates: gates.to_vec() };
             let bytes = header.encode();
             let mut file = disk.create_new(&path)?;
             file.write_at(0, &bytes)?;
@@ -116,23 +112,14 @@ impl Active {
             let mut found = vec![0; bytes.len()];
             file.read_exact_at(0, &mut found)?;
             if found != bytes {
-                return Err(io::Error::other(
-                    "the header reads back otherwise than written",
-                ));
+                return Err(io::Error::other("the header reads back otherwise than written"));
             }
             disk.sync_dir(directory)?;
             Ok((file, salt, bytes.len() as u64))
         };
         let (file, salt, offset) = make().map_err(|source| (path.clone(), source))?;
         let key = key.segment_key(&salt);
-        let active = Self {
-            number,
-            path,
-            offset,
-            file,
-            key,
-            counter: 0,
-        };
+        let active = Self { number, path, offset, file, key, counter: 0 };
         Ok((active, book))
     }
 
@@ -154,9 +141,7 @@ impl Active {
         if !matches!(header.kind, Kind::Commit | Kind::Close) {
             header.length += TAG_BYTES as u32;
             let associated = header.associated(self.number);
-            let tag = self
-                .key
-                .seal(header.counter, &associated, &mut batch[body..]);
+            let tag = self.key.seal(header.counter, &associated, &mut batch[body..]);
             batch.extend_from_slice(&tag);
         }
         let checksum = crc32c::crc32c(&batch[body..]);
@@ -170,10 +155,7 @@ impl Active {
 
     /// Adds the frame that closes a batch and lists the messages it promises.
     pub(super) fn seal_commit(&mut self, batch: &mut Vec<u8>, kind: Kind, ids: &[u64]) {
-        let header = FrameHeader {
-            paths: ids.len() as u32,
-            ..FrameHeader::bare(kind)
-        };
+        let header = FrameHeader { paths: ids.len() as u32, ..FrameHeader::bare(kind) };
         self.seal(batch, header, |out| {
             for id in ids {
                 out.extend_from_slice(&id.to_le_bytes());

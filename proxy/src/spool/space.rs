@@ -59,30 +59,18 @@ impl Space {
         self.refresh();
         let bytes = bytes.saturating_add(bytes / 256).saturating_add(OVERHEAD);
         self.take(bytes)?;
-        Ok(Reservation {
-            space: Arc::clone(self),
-            bytes,
-        })
+        Ok(Reservation { space: Arc::clone(self), bytes })
     }
 
     fn take(&self, bytes: u64) -> Result<(), HoldError> {
         // Added first and looked at then: two that ask at once cannot both see the last room.
         let reserved = self.reserved.fetch_add(bytes, Ordering::AcqRel);
-        let marks = self
-            .open_paths
-            .load(Ordering::Relaxed)
-            .saturating_mul(MARKS_PER_PATH);
-        let free_bytes = self
-            .free_bytes()
-            .saturating_sub(reserved)
-            .saturating_sub(marks);
+        let marks = self.open_paths.load(Ordering::Relaxed).saturating_mul(MARKS_PER_PATH);
+        let free_bytes = self.free_bytes().saturating_sub(reserved).saturating_sub(marks);
         let required_bytes = bytes.saturating_add(self.free_bytes_min);
         if free_bytes < required_bytes {
             self.reserved.fetch_sub(bytes, Ordering::AcqRel);
-            return Err(HoldError::Full {
-                free_bytes,
-                required_bytes,
-            });
+            return Err(HoldError::Full { free_bytes, required_bytes });
         }
         Ok(())
     }
@@ -151,9 +139,7 @@ impl Drop for Reservation {
 
 impl std::fmt::Debug for Reservation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reservation")
-            .field("bytes", &self.bytes)
-            .finish()
+        f.debug_struct("Reservation").field("bytes", &self.bytes).finish()
     }
 }
 
@@ -168,13 +154,7 @@ mod tests {
         let disk = FaultyDisk::default();
         disk.make_dir(std::path::Path::new("spool")).unwrap();
         disk.set_free_bytes(free);
-        Arc::new(Space::new(
-            Arc::new(disk),
-            &Config {
-                free_bytes_min,
-                ..Config::default()
-            },
-        ))
+        Arc::new(Space::new(Arc::new(disk), &Config { free_bytes_min, ..Config::default() }))
     }
 
     #[test]

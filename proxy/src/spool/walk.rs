@@ -51,11 +51,7 @@ impl Complete {
     pub(super) fn damage(&self, what: &'static str) -> Damage {
         Damage {
             segment: self.place.home(),
-            offset: self
-                .place
-                .spots()
-                .last()
-                .map_or(0, |spot| u64::from(spot.offset)),
+            offset: self.place.spots().last().map_or(0, |spot| u64::from(spot.offset)),
             id: Some(SpoolId::promised(TransactionId::from_u64(self.id))),
             what,
             acknowledged: false,
@@ -133,13 +129,7 @@ impl<'a> Walk<'a> {
         let size = file.size()?;
         Ok(Self {
             segment,
-            window: Window {
-                file,
-                size,
-                start: 0,
-                bytes: Vec::new(),
-                unreadable: false,
-            },
+            window: Window { file, size, start: 0, bytes: Vec::new(), unreadable: false },
             size,
             unfinished,
             staged: Vec::new(),
@@ -180,9 +170,8 @@ impl<'a> Walk<'a> {
                         self.counter += 1;
                     } else {
                         // The frames that the gap swallowed are gone, and it is known already.
-                        self.counter = self
-                            .frame_at(next)
-                            .map_or(self.counter, |(header, _)| header.counter);
+                        self.counter =
+                            self.frame_at(next).map_or(self.counter, |(header, _)| header.counter);
                     }
                     offset = next;
                 }
@@ -225,11 +214,7 @@ impl<'a> Walk<'a> {
     /// True if what lies between is, by its length, the damaged commit record of the messages
     /// staged: a batch that was written whole, not one that a crash tore.
     fn is_lost_commit(&mut self, offset: u64, next: Option<u64>) -> bool {
-        let ends = self
-            .staged
-            .iter()
-            .filter(|(part, _)| is_end(part.header.kind))
-            .count() as u64;
+        let ends = self.staged.iter().filter(|(part, _)| is_end(part.header.kind)).count() as u64;
         let length = FRAME_HEADER as u64 + 8 * ends;
         if ends == 0 || next.unwrap_or(self.size) != offset + length || !self.gaps.is_empty() {
             return false;
@@ -243,18 +228,13 @@ impl<'a> Walk<'a> {
     }
 
     fn lost_commit(&mut self, offset: u64, end: u64) {
-        self.damaged
-            .push(self.damage(offset, None, "a commit record"));
+        self.damaged.push(self.damage(offset, None, "a commit record"));
         self.commit(end, &[]);
     }
 
     fn take(&mut self, header: FrameHeader, checksum: u32, offset: u64) {
         let length = header.frame_length() as u32;
-        let spot = Spot {
-            segment: self.segment,
-            offset: offset as u32,
-            length,
-        };
+        let spot = Spot { segment: self.segment, offset: offset as u32, length };
         self.highest_id = self.highest_id.max(header.id);
         let part = Part { header, spot };
         match header.kind {
@@ -299,8 +279,7 @@ impl<'a> Walk<'a> {
                 Kind::Whole => {
                     seen.insert(id);
                     self.promised = true;
-                    self.complete
-                        .push(complete(id, &part.header, Place::Whole(part.spot)));
+                    self.complete.push(complete(id, &part.header, Place::Whole(part.spot)));
                 }
                 Kind::Begin => {
                     self.unfinished.insert(id, vec![part]);
@@ -318,8 +297,7 @@ impl<'a> Walk<'a> {
         }
         let gap = self.gaps.first().copied();
         for offset in std::mem::take(&mut self.gaps) {
-            self.damaged
-                .push(self.damage(offset, None, "octets that are no frames"));
+            self.damaged.push(self.damage(offset, None, "octets that are no frames"));
         }
         for id in ids.iter().filter(|id| !seen.contains(id)) {
             self.highest_id = self.highest_id.max(*id);
@@ -327,8 +305,7 @@ impl<'a> Walk<'a> {
             self.unfinished.remove(id);
             let offset = gap.unwrap_or(end);
             let id = SpoolId::promised(TransactionId::from_u64(*id));
-            self.damaged
-                .push(self.damage(offset, Some(id), "its last frame is missing"));
+            self.damaged.push(self.damage(offset, Some(id), "its last frame is missing"));
         }
     }
 
@@ -340,13 +317,11 @@ impl<'a> Walk<'a> {
         let Some(last) = parts.last() else { return };
         if in_order {
             let spots = parts.iter().map(|part| part.spot).collect();
-            self.complete
-                .push(complete(id, &last.header, Place::Parts(spots)));
+            self.complete.push(complete(id, &last.header, Place::Parts(spots)));
         } else {
             let id = SpoolId::promised(TransactionId::from_u64(id));
             let offset = u64::from(last.spot.offset);
-            self.damaged
-                .push(self.damage(offset, Some(id), "a frame of it is missing"));
+            self.damaged.push(self.damage(offset, Some(id), "a frame of it is missing"));
         }
     }
 
@@ -362,8 +337,7 @@ impl<'a> Walk<'a> {
             if let Some(at) = self.complete.iter().position(damaged) {
                 let message = self.complete.swap_remove(at);
                 let id = Some(SpoolId::promised(TransactionId::from_u64(message.id)));
-                self.damaged
-                    .push(self.damage(u64::from(part.spot.offset), id, "the frame's body"));
+                self.damaged.push(self.damage(u64::from(part.spot.offset), id, "the frame's body"));
             } else {
                 // Of a message that was not finished here; if ever, its end will miss this part.
                 self.unfinished.remove(&part.header.id);
@@ -372,13 +346,7 @@ impl<'a> Walk<'a> {
     }
 
     fn damage(&self, offset: u64, id: Option<SpoolId>, what: &'static str) -> Damage {
-        Damage {
-            segment: self.segment,
-            offset,
-            id,
-            what,
-            acknowledged: false,
-        }
+        Damage { segment: self.segment, offset, id, what, acknowledged: false }
     }
 
     fn is_zero_from(&mut self, from: u64) -> bool {
@@ -400,21 +368,8 @@ const fn is_end(kind: Kind) -> bool {
 }
 
 fn complete(id: u64, header: &FrameHeader, place: Place) -> Complete {
-    let FrameHeader {
-        gate,
-        lane,
-        octets,
-        paths,
-        ..
-    } = *header;
-    Complete {
-        id,
-        gate,
-        lane,
-        size: octets,
-        paths,
-        place,
-    }
+    let FrameHeader { gate, lane, octets, paths, .. } = *header;
+    Complete { id, gate, lane, size: octets, paths, place }
 }
 
 /// A part of a file in memory: little where mail data is skipped, more where frames are small.
@@ -456,9 +411,7 @@ impl Window<'_> {
         let mut done = 0;
         while done < length {
             let place = offset + done as u64;
-            let sector = usize::try_from(SECTOR - place % SECTOR)
-                .unwrap_or(1)
-                .min(length - done);
+            let sector = usize::try_from(SECTOR - place % SECTOR).unwrap_or(1).min(length - done);
             let bytes = &mut self.bytes[done..done + sector];
             if self.file.read_exact_at(place, bytes).is_err() {
                 bytes.fill(0);

@@ -70,9 +70,7 @@ impl Writer {
     pub async fn write(&mut self, mut wire: &[u8]) -> Result<(), HoldError> {
         self.octets = self.octets.saturating_add(wire.len() as u64);
         if self.octets > self.octets_max {
-            return Err(HoldError::TooBig {
-                bytes_max: self.octets_max,
-            });
+            return Err(HoldError::TooBig { bytes_max: self.octets_max });
         }
         while self.buffer.len() + wire.len() > FRAME_BYTES {
             let (now, later) = wire.split_at(FRAME_BYTES - self.buffer.len());
@@ -89,17 +87,10 @@ impl Writer {
         let permit = self.permit(self.buffer.len()).await?;
         let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME_BYTES));
         if let Some(beginning) = self.beginning.take() {
-            self.jobs
-                .send(Job::Begin { beginning })
-                .map_err(|_| HoldError::Closed)?;
+            self.jobs.send(Job::Begin { beginning }).map_err(|_| HoldError::Closed)?;
             self.parts = 1;
         }
-        let job = Job::Data {
-            id: self.id,
-            part: self.parts,
-            data,
-            permit,
-        };
+        let job = Job::Data { id: self.id, part: self.parts, data, permit };
         self.jobs.send(job).map_err(|_| HoldError::Closed)?;
         self.parts += 1;
         Ok(())
@@ -116,13 +107,7 @@ impl Writer {
         let message_id = message_id.map(str::to_owned);
         let (answer, answered) = oneshot::channel();
         let job = match self.beginning.take() {
-            Some(beginning) => Job::Whole {
-                beginning,
-                data,
-                message_id,
-                answer,
-                permit,
-            },
+            Some(beginning) => Job::Whole { beginning, data, message_id, answer, permit },
             None => Job::End {
                 id: self.id,
                 part: self.parts,
@@ -142,10 +127,7 @@ impl Writer {
     async fn permit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, HoldError> {
         let kib = (bytes / 1024 + 1).min(QUEUE_KIB) as u32;
         let queue = Arc::clone(&self.queue);
-        queue
-            .acquire_many_owned(kib)
-            .await
-            .map_err(|_| HoldError::Closed)
+        queue.acquire_many_owned(kib).await.map_err(|_| HoldError::Closed)
     }
 }
 

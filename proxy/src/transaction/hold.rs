@@ -12,6 +12,7 @@ use std::time::Instant;
 use smtp::{Envelope, Reply};
 
 use super::{ClientFacts, Corridor, Verb};
+use crate::clock;
 use crate::gate::Permit;
 use crate::outcome::Outcome;
 use crate::spool::{Arrival, HoldError, Lane, Reservation, Writer};
@@ -107,12 +108,12 @@ impl Hold {
         if let Some(reply) = &self.failed {
             return reply.clone();
         }
-        let (Some(reservation), Some(envelope)) = (self.reservation.take(), self.envelope.take()) else {
+        let (Some(reservation), Some(envelope)) = (self.reservation.take(), self.envelope.take())
+        else {
             return Reply::NO_VALID_RECIPIENTS;
         };
-        let now = jiff::Timestamp::now().as_millisecond();
         let arrival = Arrival {
-            held_at_unix_ms: u64::try_from(now).unwrap_or(0),
+            held_at_unix_ms: clock::unix_ms(),
             client: client.address,
             client_name: client.name.clone().unwrap_or_default(),
             protocol: if client.extended { "ESMTP" } else { "SMTP" }.to_owned(),

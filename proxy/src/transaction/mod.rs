@@ -21,10 +21,11 @@ pub mod record;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use smtp::{HeaderPeek, Protocol, Recipient, Reply, Sender, Trace};
 
+use crate::clock;
 use crate::gate::{Fenced, Gate, Mode, Permit};
 use crate::health::{Consequence, Health};
 use crate::id::{Ids, TransactionId};
@@ -110,7 +111,7 @@ pub enum End {
 impl Transaction {
     /// Enters the gate for a client's MAIL. The mode is fixed from here on.
     pub async fn begin(corridor: &Arc<Corridor>, client: &ClientFacts, sender: Sender) -> Self {
-        let id = corridor.ids.next(unix_micros());
+        let id = corridor.ids.next(clock::unix_micros());
         let mut permit = corridor.gate.enter(id, |member| corridor.relay.worth_a_try(member));
         let mut taken = None;
         if let (Mode::Pass, Some(member)) = (permit.mode(), permit.member()) {
@@ -197,9 +198,7 @@ impl Transaction {
         let held = matches!(self.kind, Kind::Hold(_));
         if held || self.corridor.trace {
             let id = self.id().to_string();
-            let date = jiff::fmt::rfc2822::DateTimePrinter::new()
-                .timestamp_to_string(&jiff::Timestamp::now())
-                .unwrap_or_default();
+            let date = clock::rfc_5322(clock::unix_ms());
             Trace {
                 client_name: self.client.name.as_deref(),
                 client_address: self.client.address.ip().to_canonical(),
@@ -303,11 +302,4 @@ impl Transaction {
         }
         .log();
     }
-}
-
-/// Microseconds since the epoch, for ids.
-pub(crate) fn unix_micros() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -247,8 +247,7 @@ impl Pass {
             return (Outcome::Deferred, Reply::FENCED);
         }
         let asked = Instant::now();
-        let finished =
-            taken.connection.finish(&self.content, waits.block, waits.final_reply).await;
+        let finished = taken.connection.finish(&self.content, waits.block, waits.final_reply).await;
         corridor.metrics.next_hop_seconds.observe(asked.elapsed().as_secs_f64());
         let ended = match finished {
             Ok(reply) => {
@@ -383,7 +382,8 @@ fn shrunk(offered: &Extensions, verbs: &[Verb]) -> Option<Reply> {
         .then_some(Extension::Dsn),
         Verb::Data => None,
     })?;
-    let text = format!("4.4.0 the next hop no longer offers {}, try again later", missing.keyword());
+    let text =
+        format!("4.4.0 the next hop no longer offers {}, try again later", missing.keyword());
     Some(Reply::new(451, text))
 }
 

@@ -53,10 +53,7 @@ impl Answer {
     /// # Panics
     /// When it is another.
     #[track_caller]
-    #[expect(
-        clippy::must_use_candidate,
-        reason = "an assertion; the value is often not needed"
-    )]
+    #[expect(clippy::must_use_candidate, reason = "an assertion; the value is often not needed")]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "exit code: {self:?}");
         self
@@ -72,14 +69,8 @@ impl Answer {
 /// States of the forward-paths of a message as `held list -o json` shows it.
 #[must_use]
 pub fn states(message: &Value) -> Vec<String> {
-    let paths = message["forward_paths"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    paths
-        .iter()
-        .filter_map(|path| path["state"].as_str().map(str::to_owned))
-        .collect()
+    let paths = message["forward_paths"].as_array().cloned().unwrap_or_default();
+    paths.iter().filter_map(|path| path["state"].as_str().map(str::to_owned)).collect()
 }
 
 /// A text member of a message as `held list -o json` shows it.
@@ -128,9 +119,7 @@ impl Metrics {
 #[must_use]
 pub fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
-    socket
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();

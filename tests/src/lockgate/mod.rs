@@ -38,11 +38,7 @@ pub fn binary() -> PathBuf {
     let me = std::env::current_exe().unwrap();
     // target/<profile>/deps/<test> → target/<profile>/lockgate
     let path = me.parent().and_then(Path::parent).unwrap().join("lockgate");
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo build -p control` first",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: run `cargo build -p control` first", path.display());
     path
 }
 /// A `lockgate` of a story; killed when dropped.
@@ -96,10 +92,7 @@ impl Lockgate {
     pub fn alarms(&self) -> Vec<String> {
         let status = self.status();
         let alarms = status["alarms"].as_array().unwrap();
-        alarms
-            .iter()
-            .map(|alarm| alarm.as_str().unwrap().to_owned())
-            .collect()
+        alarms.iter().map(|alarm| alarm.as_str().unwrap().to_owned()).collect()
     }
 
     /// One gate of `gates -o json`.
@@ -107,10 +100,7 @@ impl Lockgate {
     #[track_caller]
     pub fn gate_status(&self, gate: &str) -> Value {
         let gates = self.ok(&["gates", "-o", "json"]).json_lines();
-        gates
-            .into_iter()
-            .find(|found| found["gate"] == gate)
-            .unwrap()
+        gates.into_iter().find(|found| found["gate"] == gate).unwrap()
     }
 
     /// The one member `sems1` of the gate `outbound`, as `gates -o json` shows it.
@@ -148,12 +138,7 @@ impl Lockgate {
     #[must_use]
     #[track_caller]
     pub fn gate(&self, name: &str) -> SocketAddr {
-        self.settings
-            .gates
-            .iter()
-            .find(|gate| gate.name == name)
-            .unwrap()
-            .listen
+        self.settings.gates.iter().find(|gate| gate.name == name).unwrap().listen
     }
 
     /// Where the metrics are.
@@ -168,28 +153,16 @@ impl Lockgate {
         let top = self.settings.sections.get("").map_or("", String::as_str);
         let mut text = format!("data = {:?}\n{top}", self.data());
         write!(text, "\n[metrics]\nlisten = \"{}\"\n", self.metrics).unwrap();
-        for (name, keys) in self
-            .settings
-            .sections
-            .iter()
-            .filter(|(name, _)| !name.is_empty())
-        {
+        for (name, keys) in self.settings.sections.iter().filter(|(name, _)| !name.is_empty()) {
             write!(text, "\n[{name}]\n{keys}").unwrap();
         }
         for gate in &self.settings.gates {
             let (name, listen, keys) = (&gate.name, gate.listen, &gate.keys);
-            write!(
-                text,
-                "\n[[gate]]\nname = \"{name}\"\nlisten = \"{listen}\"\n{keys}"
-            )
-            .unwrap();
+            write!(text, "\n[[gate]]\nname = \"{name}\"\nlisten = \"{listen}\"\n{keys}").unwrap();
             for member in &gate.members {
                 let (name, address, keys) = (&member.name, member.address, &member.keys);
-                write!(
-                    text,
-                    "[[gate.member]]\nname = \"{name}\"\naddress = \"{address}\"\n{keys}"
-                )
-                .unwrap();
+                write!(text, "[[gate.member]]\nname = \"{name}\"\naddress = \"{address}\"\n{keys}")
+                    .unwrap();
             }
         }
         text
@@ -227,11 +200,7 @@ impl Lockgate {
     pub fn serve_unready(&mut self) {
         assert!(self.process.is_none(), "already running");
         let mut command = bound_to_us(binary());
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(self.config())
-            .current_dir(self.folder.path());
+        command.arg("serve").arg("--config").arg(self.config()).current_dir(self.folder.path());
         self.process = Some(Process::start("lockgate", command, &self.log_path()));
     }
 
@@ -263,9 +232,7 @@ impl Lockgate {
     #[must_use]
     pub fn log_lines(&self, needles: &[&str]) -> Vec<String> {
         let log = self.log();
-        let lines = log
-            .lines()
-            .filter(|line| needles.iter().all(|needle| line.contains(needle)));
+        let lines = log.lines().filter(|line| needles.iter().all(|needle| line.contains(needle)));
         lines.map(str::to_owned).collect()
     }
 
@@ -400,9 +367,7 @@ impl Lockgate {
     /// Waits until a gate is in this mode.
     #[track_caller]
     pub fn wait_for_mode(&self, gate: &str, mode: &str, limit: Duration) {
-        wait::until_true(&format!("gate {gate} in mode {mode}"), limit, || {
-            self.mode(gate) == mode
-        });
+        wait::until_true(&format!("gate {gate} in mode {mode}"), limit, || self.mode(gate) == mode);
     }
 
     /// Resident memory of the process now, in octets.
@@ -411,16 +376,8 @@ impl Lockgate {
     pub fn resident_octets(&mut self) -> usize {
         let id = self.process().id();
         let text = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        let kib: usize = line
-            .split_ascii_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let kib: usize = line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
     }
 

@@ -38,12 +38,7 @@ impl Gate {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let listen = port::free_address();
-        Self {
-            name: name.to_owned(),
-            listen,
-            keys: String::new(),
-            members: Vec::new(),
-        }
+        Self { name: name.to_owned(), listen, keys: String::new(), members: Vec::new() }
     }
 
     /// Adds a member.
@@ -65,11 +60,7 @@ impl Member {
     /// A member of this name at this address.
     #[must_use]
     pub fn new(name: &str, address: SocketAddr) -> Self {
-        Self {
-            name: name.to_owned(),
-            address,
-            keys: String::new(),
-        }
+        Self { name: name.to_owned(), address, keys: String::new() }
     }
 
     /// Adds a key of `[[gate.member]]`, its value as written in TOML.
@@ -92,10 +83,7 @@ impl Settings {
     /// With these gates.
     #[must_use]
     pub fn with(gates: impl IntoIterator<Item = Gate>) -> Self {
-        let mut settings = Self {
-            gates: gates.into_iter().collect(),
-            sections: BTreeMap::new(),
-        };
+        let mut settings = Self { gates: gates.into_iter().collect(), sections: BTreeMap::new() };
         // A test machine's disk is not a mail server's.
         settings = settings.set("spool", "free_bytes_min", "1048576");
         settings.set("", "hostname", "\"lockgate.test\"")
@@ -127,17 +115,9 @@ impl Settings {
     /// Writes the configuration only.
     #[must_use]
     pub fn written(self) -> Lockgate {
-        let folder = tempfile::Builder::new()
-            .prefix("lockgate-")
-            .tempdir()
-            .unwrap();
+        let folder = tempfile::Builder::new().prefix("lockgate-").tempdir().unwrap();
         let metrics = port::free_address();
-        let lockgate = Lockgate {
-            settings: self,
-            folder,
-            metrics,
-            process: None,
-        };
+        let lockgate = Lockgate { settings: self, folder, metrics, process: None };
         lockgate.write_config();
         lockgate
     }
@@ -162,10 +142,7 @@ mod tests {
         let settings = Settings::with([gate]).set("spool", "commit_wait_ms", "1");
         let lockgate = settings.set("spool", "commit_wait_ms", "2").written();
         let text = lockgate.config_text();
-        assert!(
-            text.contains("[spool]\nfree_bytes_min = 1048576\ncommit_wait_ms = 2\n"),
-            "{text}"
-        );
+        assert!(text.contains("[spool]\nfree_bytes_min = 1048576\ncommit_wait_ms = 2\n"), "{text}");
         let gate = text.find("[[gate]]").unwrap();
         assert!(text.find("[spool]").unwrap() < gate);
         assert!(gate < text.find("[[gate.member]]\nname = \"sems1\"").unwrap());

@@ -30,14 +30,8 @@ use crate::port;
 use crate::wait;
 
 /// What a well-equipped next hop offers.
-pub const FULL_OFFER: [&str; 6] = [
-    "PIPELINING",
-    "SIZE 104857600",
-    "8BITMIME",
-    "SMTPUTF8",
-    "DSN",
-    "ENHANCEDSTATUSCODES",
-];
+pub const FULL_OFFER: [&str; 6] =
+    ["PIPELINING", "SIZE 104857600", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"];
 
 /// A transaction that reached its final dot.
 #[derive(Debug, Clone)]
@@ -76,10 +70,7 @@ impl Transaction {
     /// All accepted forward-paths, without brackets and parameters.
     #[must_use]
     pub fn forward_paths(&self) -> Vec<&str> {
-        self.rcpt_lines
-            .iter()
-            .map(|line| mail::path(line))
-            .collect()
+        self.rcpt_lines.iter().map(|line| mail::path(line)).collect()
     }
 
     /// Mail data without the field that `lockgate` puts in front.
@@ -93,11 +84,7 @@ impl Transaction {
         let ours =
             trace.starts_with(b"Received:") && memchr::memmem::find(trace, b"lockgate").is_some();
         let start = String::from_utf8_lossy(&self.data[..self.data.len().min(200)]);
-        assert!(
-            ours,
-            "{}: no trace field of lockgate in front: {start:?}",
-            self.key()
-        );
+        assert!(ours, "{}: no trace field of lockgate in front: {start:?}", self.key());
         &self.data[trace.len()..]
     }
 }
@@ -190,15 +177,8 @@ impl Sink {
             holding: 0,
             stopping: true,
         };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
-        Self {
-            shared,
-            address: port::free_address(),
-            accepting: None,
-        }
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        Self { shared, address: port::free_address(), accepting: None }
     }
 
     /// Where it listens.
@@ -298,10 +278,7 @@ impl Sink {
     /// Transactions whose message this server has taken.
     #[must_use]
     pub fn taken(&self) -> Vec<Transaction> {
-        self.transactions()
-            .into_iter()
-            .filter(|transaction| transaction.taken)
-            .collect()
+        self.transactions().into_iter().filter(|transaction| transaction.taken).collect()
     }
 
     /// The one message taken under this key.
@@ -335,11 +312,7 @@ impl Sink {
     /// How many messages this server has taken.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.state()
-            .transactions
-            .iter()
-            .filter(|transaction| transaction.taken)
-            .count()
+        self.state().transactions.iter().filter(|transaction| transaction.taken).count()
     }
 
     /// How many transactions reached their final dot, taken or not.
@@ -352,10 +325,7 @@ impl Sink {
     #[track_caller]
     pub fn wait_for(&self, count: usize, limit: Duration) {
         if wait::within(limit, || (self.count() >= count).then_some(())).is_none() {
-            panic!(
-                "not within {limit:?}: {count} messages at the sink (now {})",
-                self.count()
-            );
+            panic!("not within {limit:?}: {count} messages at the sink (now {})", self.count());
         }
     }
 
@@ -363,10 +333,7 @@ impl Sink {
     #[track_caller]
     pub fn wait_for_dots(&self, count: usize, limit: Duration) {
         if wait::within(limit, || (self.dots() >= count).then_some(())).is_none() {
-            panic!(
-                "not within {limit:?}: {count} final dots at the sink (now {})",
-                self.dots()
-            );
+            panic!("not within {limit:?}: {count} final dots at the sink (now {})", self.dots());
         }
     }
 
@@ -409,13 +376,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(other) = socket.try_clone() else {
             continue;
         };
-        let session = Session {
-            peer,
-            lines: Vec::new(),
-            waiting: 0,
-            abandoned: 0,
-            ended: false,
-        };
+        let session = Session { peer, lines: Vec::new(), waiting: 0, abandoned: 0, ended: false };
         state.sessions.push(session);
         let id = state.sessions.len();
         state.open.insert(id, other);

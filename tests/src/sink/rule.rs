@@ -86,13 +86,7 @@ impl Rule {
     /// Always, at this stage.
     #[must_use]
     pub fn at(stage: Stage, action: Action) -> Self {
-        Self {
-            stage,
-            action,
-            taking: false,
-            times: usize::MAX,
-            when: Arc::new(|_| true),
-        }
+        Self { stage, action, taking: false, times: usize::MAX, when: Arc::new(|_| true) }
     }
 
     /// A one-line reply at this stage: `Rule::reply(Stage::Mail, "451 4.3.0 later")`.

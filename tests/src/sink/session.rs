@@ -76,9 +76,7 @@ impl Connection<'_> {
         }
         while let Some(line) = self.read_line()? {
             let text = String::from_utf8_lossy(&line).into_owned();
-            self.shared.state.lock().unwrap().sessions[self.id - 1]
-                .lines
-                .push(text.clone());
+            self.shared.state.lock().unwrap().sessions[self.id - 1].lines.push(text.clone());
             if let Flow::End = self.command(&text)? {
                 break;
             }
@@ -87,11 +85,7 @@ impl Connection<'_> {
     }
 
     fn command(&mut self, line: &str) -> io::Result<Flow> {
-        let verb = line
-            .split([' ', ':'])
-            .next()
-            .unwrap_or_default()
-            .to_ascii_uppercase();
+        let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
         match verb.as_str() {
             "EHLO" => self.ehlo(line),
             "HELO" => {
@@ -112,8 +106,7 @@ impl Connection<'_> {
                 if let Flow::On(250) = flow {
                     for attribute in line.split_ascii_whitespace().skip(1) {
                         let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
-                        self.xforward
-                            .insert(name.to_ascii_uppercase(), value.to_owned());
+                        self.xforward.insert(name.to_ascii_uppercase(), value.to_owned());
                     }
                 }
                 Ok(flow)
@@ -220,9 +213,7 @@ impl Connection<'_> {
 
     fn end_of_data(&mut self, data: Vec<u8>) -> io::Result<Flow> {
         let rule = self.rule(Stage::End, ".", &data);
-        let accepts = rule
-            .as_ref()
-            .is_none_or(|(action, taking)| *taking || action.accepts());
+        let accepts = rule.as_ref().is_none_or(|(action, taking)| *taking || action.accepts());
         // A held-back reply takes the message only when it is let go.
         let late = matches!(rule, Some((Action::Hold | Action::Delay(_), false)));
         let number = {
@@ -262,12 +253,7 @@ impl Connection<'_> {
     /// The first rule that applies here, counted as used.
     fn rule(&self, stage: Stage, line: &str, data: &[u8]) -> Option<(Action, bool)> {
         let mut state = self.shared.state.lock().unwrap();
-        let seen = Seen {
-            line,
-            mail_line: &self.mail_line,
-            rcpt_lines: &self.rcpt_lines,
-            data,
-        };
+        let seen = Seen { line, mail_line: &self.mail_line, rcpt_lines: &self.rcpt_lines, data };
         let rule = state
             .rules
             .iter_mut()
@@ -372,19 +358,13 @@ impl Connection<'_> {
             return;
         };
         let connection = ServerConnection::new(config).expect("the configuration is valid");
-        self.stream = Some(Stream::Server(Box::new(StreamOwned::new(
-            connection, socket,
-        ))));
+        self.stream = Some(Stream::Server(Box::new(StreamOwned::new(connection, socket))));
     }
 
     fn say(&mut self, reply: &str) -> io::Result<Flow> {
         self.write(format!("{reply}\r\n").as_bytes())?;
         let code = code(reply);
-        Ok(if code == 421 {
-            Flow::End
-        } else {
-            Flow::On(code)
-        })
+        Ok(if code == 421 { Flow::End } else { Flow::On(code) })
     }
 
     fn write(&mut self, octets: &[u8]) -> io::Result<()> {
@@ -429,10 +409,7 @@ impl Action {
 }
 
 fn code(reply: &str) -> u16 {
-    reply
-        .get(..3)
-        .and_then(|digits| digits.parse().ok())
-        .unwrap_or(0)
+    reply.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Where mail data ends and what follows the final dot begins, looking from `from` on.

@@ -6,27 +6,15 @@ use super::*;
 fn what_is_held_is_read_back_octet_by_octet() {
     let disk = FaultyDisk::default();
     let mut bench = Bench::open(&disk);
-    let lengths = [
-        0,
-        1,
-        100,
-        FRAME_BYTES - 1,
-        FRAME_BYTES,
-        FRAME_BYTES + 1,
-        3 * FRAME_BYTES,
-        700_001,
-    ];
+    let lengths =
+        [0, 1, 100, FRAME_BYTES - 1, FRAME_BYTES, FRAME_BYTES + 1, 3 * FRAME_BYTES, 700_001];
     for (id, length) in (1..).zip(lengths) {
         let held = bench.hold(id, 2, &data(id, length)).unwrap();
         assert_eq!(held, spool_id(id));
     }
     for again in ["before", "after"] {
         for (id, length) in (1..).zip(lengths) {
-            assert_eq!(
-                read_all(&bench.spool, id).unwrap(),
-                data(id, length),
-                "{length} {again}"
-            );
+            assert_eq!(read_all(&bench.spool, id).unwrap(), data(id, length), "{length} {again}");
             let message = bench.spool.load(&spool_id(id)).unwrap();
             assert_eq!(message.envelope, envelope(2));
             assert_eq!(message.arrival, arrival());
@@ -47,9 +35,7 @@ fn what_is_held_is_read_back_octet_by_octet() {
 fn messages_that_wait_together_share_one_write_and_one_sync() {
     let disk = FaultyDisk::default();
     let mut bench = Bench::open(&disk);
-    bench
-        .hold(1, 1, b"first, which makes the segment\r\n")
-        .unwrap();
+    bench.hold(1, 1, b"first, which makes the segment\r\n").unwrap();
     let before = disk.operations();
     let mut commits: Vec<_> = (2..52)
         .map(|id| {
@@ -58,17 +44,9 @@ fn messages_that_wait_together_share_one_write_and_one_sync() {
             Box::pin(writer.commit(None))
         })
         .collect();
-    assert!(
-        commits
-            .iter_mut()
-            .all(|commit| poll(commit.as_mut()).is_none())
-    );
+    assert!(commits.iter_mut().all(|commit| poll(commit.as_mut()).is_none()));
     bench.drive();
-    assert!(
-        commits
-            .iter_mut()
-            .all(|commit| poll(commit.as_mut()).unwrap().is_ok())
-    );
+    assert!(commits.iter_mut().all(|commit| poll(commit.as_mut()).unwrap().is_ok()));
     assert_eq!(disk.operations() - before, 2);
 }
 
@@ -86,11 +64,7 @@ fn nothing_is_kept_of_a_writer_that_is_dropped() {
     bench.drive();
     assert_eq!(bench.ids(), [0; 0]);
     bench.close();
-    assert_eq!(
-        files(&disk),
-        [""; 0],
-        "its segment is removed, since nobody needs it"
-    );
+    assert_eq!(files(&disk), [""; 0], "its segment is removed, since nobody needs it");
     assert_eq!(Bench::open(&disk).report.messages, 0);
 }
 
@@ -104,10 +78,7 @@ fn a_message_goes_with_its_last_forward_path_and_its_segment_with_the_last_messa
     assert_eq!(bench.ids(), [1, 2]);
     bench.mark(id, 1, relayed()).unwrap();
     assert_eq!(bench.ids(), [2]);
-    assert!(matches!(
-        bench.mark(id, 1, OFFERED),
-        Err(MarkError::NotHeld(_))
-    ));
+    assert!(matches!(bench.mark(id, 1, OFFERED), Err(MarkError::NotHeld(_))));
     assert!(matches!(bench.spool.load(&id), Err(LoadError::NotHeld(_))));
     bench.close();
 
@@ -122,10 +93,7 @@ fn marks_are_found_again_with_their_texts() {
     let disk = FaultyDisk::default();
     let mut bench = Bench::open(&disk);
     bench.hold(1, 7, b"x\r\n").unwrap();
-    let kept = |why| Mark::Kept {
-        why,
-        reply: "550 5.1.1 no such user".into(),
-    };
+    let kept = |why| Mark::Kept { why, reply: "550 5.1.1 no such user".into() };
     let marks = [
         OFFERED,
         due(),
@@ -138,10 +106,7 @@ fn marks_are_found_again_with_their_texts() {
     for (path, mark) in (0..).zip(&marks) {
         bench.mark(spool_id(1), path, mark.clone()).unwrap();
     }
-    let expected: Vec<_> = marks
-        .iter()
-        .map(|mark| PathState::FRESH.after(mark))
-        .collect();
+    let expected: Vec<_> = marks.iter().map(|mark| PathState::FRESH.after(mark)).collect();
     assert_eq!(bench.states(1), expected);
     assert_eq!(bench.spool.load(&spool_id(1)).unwrap().paths, expected);
     // Also after runs of a second and third process, each with its own salt.
@@ -159,14 +124,8 @@ fn a_mark_for_a_path_that_is_not_there_is_refused() {
     let disk = FaultyDisk::default();
     let mut bench = Bench::open(&disk);
     let id = bench.hold(1, 1, b"x\r\n").unwrap();
-    assert!(matches!(
-        bench.mark(id, 1, OFFERED),
-        Err(MarkError::NoSuchPath { path: 1, .. })
-    ));
-    assert!(matches!(
-        bench.mark(spool_id(9), 0, OFFERED),
-        Err(MarkError::NotHeld(_))
-    ));
+    assert!(matches!(bench.mark(id, 1, OFFERED), Err(MarkError::NoSuchPath { path: 1, .. })));
+    assert!(matches!(bench.mark(spool_id(9), 0, OFFERED), Err(MarkError::NotHeld(_))));
     assert_eq!(bench.states(1), [PathState::FRESH]);
 }
 
@@ -175,10 +134,7 @@ fn an_id_is_used_once() {
     let disk = FaultyDisk::default();
     let mut bench = Bench::open(&disk);
     bench.hold(1, 1, b"x\r\n").unwrap();
-    assert!(matches!(
-        bench.hold(1, 1, b"y\r\n"),
-        Err(HoldError::DuplicateId(_))
-    ));
+    assert!(matches!(bench.hold(1, 1, b"y\r\n"), Err(HoldError::DuplicateId(_))));
     assert_eq!(read_all(&bench.spool, 1).unwrap(), b"x\r\n");
 }
 
@@ -192,10 +148,7 @@ fn a_message_beyond_the_limit_is_refused() {
         bench.wait(writer.write(&piece)).unwrap();
         bench.drive();
     }
-    assert!(matches!(
-        bench.wait(writer.write(b"x")),
-        Err(HoldError::TooBig { .. })
-    ));
+    assert!(matches!(bench.wait(writer.write(b"x")), Err(HoldError::TooBig { .. })));
 }
 
 #[test]
@@ -235,25 +188,10 @@ fn totals_follow_every_change() {
     bench.mark(spool_id(6), 1, OFFERED).unwrap();
     let totals = bench.spool.totals();
     let outbound = &totals[0];
-    let one = Count {
-        messages: 1,
-        bytes: 10,
-    };
-    assert_eq!(
-        outbound.of(Stand::Fresh),
-        Count {
-            messages: 2,
-            bytes: 20
-        }
-    );
+    let one = Count { messages: 1, bytes: 10 };
+    assert_eq!(outbound.of(Stand::Fresh), Count { messages: 2, bytes: 20 });
     assert_eq!(outbound.of(Stand::Offered), one);
-    assert_eq!(
-        outbound.all(),
-        Count {
-            messages: 3,
-            bytes: 30
-        }
-    );
+    assert_eq!(outbound.all(), Count { messages: 3, bytes: 30 });
     assert_eq!(outbound.open_paths, 6);
     assert_eq!(outbound.oldest_unix_ms, Some(0));
     assert_eq!(totals[1].all(), Count::default());
@@ -262,13 +200,7 @@ fn totals_follow_every_change() {
     for path in 0..2 {
         bench.mark(spool_id(4), path, relayed()).unwrap();
     }
-    assert_eq!(
-        bench.spool.totals()[0].all(),
-        Count {
-            messages: 2,
-            bytes: 20
-        }
-    );
+    assert_eq!(bench.spool.totals()[0].all(), Count { messages: 2, bytes: 20 });
     let before = bench.spool.totals();
     bench.close();
     assert_eq!(Bench::open(&disk).spool.totals(), before);
@@ -286,13 +218,8 @@ fn lists_are_in_order_of_arrival_and_by_pages() {
     assert_eq!(bench.ids(), [1, 2, 3, 5, 8, 9]);
     let odd = &gates()[1];
     assert_eq!(bench.spool.ids_of(odd, None, 2), [spool_id(1), spool_id(3)]);
-    assert_eq!(
-        bench.spool.ids_of(odd, Some(spool_id(3)), 9),
-        [spool_id(5), spool_id(9)]
-    );
-    let even = bench
-        .spool
-        .summaries(Some(spool_id(2)), 1, |held| held.id.as_u64() % 2 == 0);
+    assert_eq!(bench.spool.ids_of(odd, Some(spool_id(3)), 9), [spool_id(5), spool_id(9)]);
+    let even = bench.spool.summaries(Some(spool_id(2)), 1, |held| held.id.as_u64() % 2 == 0);
     assert_eq!(even[0].id, spool_id(8));
     bench.mark(spool_id(1), 0, due()).unwrap();
     assert!(changes.has_changed().unwrap());
@@ -306,18 +233,10 @@ fn a_wrong_key_is_told_and_changes_nothing() {
     bench.close();
     let before = (files(&disk), disk.operations());
     let wrong = Key::from_bytes([8; seal::KEY_BYTES]);
-    let error = Spool::assemble(Arc::new(disk.clone()), &config(), wrong, &gates())
-        .err()
-        .unwrap();
-    assert!(
-        matches!(error, OpenError::WrongKey { segment: 1, .. }),
-        "{error}"
-    );
+    let error = Spool::assemble(Arc::new(disk.clone()), &config(), wrong, &gates()).err().unwrap();
+    assert!(matches!(error, OpenError::WrongKey { segment: 1, .. }), "{error}");
     assert_eq!(files(&disk), before.0);
-    assert!(
-        disk.operations() <= before.1 + 2,
-        "made and synced its folder, no more"
-    );
+    assert!(disk.operations() <= before.1 + 2, "made and synced its folder, no more");
     assert_eq!(Bench::open(&disk).ids(), [1]);
 }
 
@@ -329,12 +248,8 @@ fn held_mail_of_a_gate_that_is_gone_is_an_error_that_names_it() {
     bench.hold(3, 1, b"x").unwrap();
     bench.close();
     let gates: Vec<GateName> = vec!["outbound".into()];
-    let error = Spool::assemble(Arc::new(disk.clone()), &config(), key(), &gates)
-        .err()
-        .unwrap();
-    let OpenError::UnknownGate { gate, messages } = &error else {
-        panic!("{error}")
-    };
+    let error = Spool::assemble(Arc::new(disk.clone()), &config(), key(), &gates).err().unwrap();
+    let OpenError::UnknownGate { gate, messages } = &error else { panic!("{error}") };
     assert_eq!((&**gate, *messages), ("inbound", 2));
     assert!(error.to_string().contains("inbound"));
     // In another order, beside a new one, is no matter.
@@ -347,10 +262,7 @@ fn held_mail_of_a_gate_that_is_gone_is_an_error_that_names_it() {
 fn a_second_opener_is_refused() {
     let disk = FaultyDisk::default();
     let bench = Bench::open(&disk);
-    assert!(matches!(
-        Bench::try_open(&disk).err().unwrap(),
-        OpenError::Locked { .. }
-    ));
+    assert!(matches!(Bench::try_open(&disk).err().unwrap(), OpenError::Locked { .. }));
     let offline = offline::open(Arc::new(disk.clone()), Path::new("spool"), None);
     assert!(matches!(offline.err().unwrap(), OpenError::Locked { .. }));
     bench.close();
@@ -364,10 +276,7 @@ fn room_is_refused_before_the_disk_is_full() {
     disk.set_free_bytes(1 << 20);
     bench.spool.shared.space.ask_again();
     let reservation = bench.spool.reserve(1 << 19).unwrap();
-    assert!(matches!(
-        bench.spool.reserve(1 << 19),
-        Err(HoldError::Full { .. })
-    ));
+    assert!(matches!(bench.spool.reserve(1 << 19), Err(HoldError::Full { .. })));
     drop(reservation);
     assert!(bench.spool.reserve(1 << 19).is_ok());
 }
@@ -385,10 +294,7 @@ fn without_a_key_offline_shows_states_and_with_it_messages() {
     {
         let offline = open(None);
         let listed = offline.summaries();
-        assert_eq!(
-            (listed.len(), listed[0].id, listed[0].size),
-            (1, spool_id(1), 8)
-        );
+        assert_eq!((listed.len(), listed[0].id, listed[0].size), (1, spool_id(1), 8));
         assert_eq!(&*listed[0].gate, "inbound");
         assert_eq!(listed[0].stand(), Stand::Offered);
         assert!(matches!(offline.load(spool_id(1)), Err(LoadError::NoKey)));
@@ -397,9 +303,7 @@ fn without_a_key_offline_shows_states_and_with_it_messages() {
     let offline = open(Some(key()));
     let message = offline.load(spool_id(1)).unwrap();
     assert_eq!(message.envelope, envelope(2));
-    let PathState::Due { reply, .. } = &message.paths[0] else {
-        panic!()
-    };
+    let PathState::Due { reply, .. } = &message.paths[0] else { panic!() };
     assert_eq!(reply.as_str(), "451 4.3.0 later");
     assert_eq!(offline.report().uncertain, 1);
     assert_eq!(disk.operations(), before, "nothing was changed");
@@ -414,12 +318,7 @@ fn nothing_of_a_message_is_on_disk_in_clear() {
     for name in files(&disk) {
         let bytes = disk.read(&Path::new("spool").join(name)).unwrap();
         for clear in ["secret", "example", "451 4.3.0"] {
-            assert!(
-                !bytes
-                    .windows(clear.len())
-                    .any(|part| part == clear.as_bytes()),
-                "{clear}"
-            );
+            assert!(!bytes.windows(clear.len()).any(|part| part == clear.as_bytes()), "{clear}");
         }
     }
 }
@@ -427,19 +326,10 @@ fn nothing_of_a_message_is_on_disk_in_clear() {
 #[test]
 fn a_configuration_out_of_bounds_is_refused() {
     let disk = FaultyDisk::default();
-    let config = Config {
-        segment_bytes: 1,
-        ..config()
-    };
+    let config = Config { segment_bytes: 1, ..config() };
     let refused = Spool::assemble(Arc::new(disk), &config, key(), &gates());
     assert!(matches!(refused.err().unwrap(), OpenError::Config(_)));
     let parsed: Config = toml::from_str("free_bytes_min = 5").unwrap();
-    assert_eq!(
-        parsed,
-        Config {
-            free_bytes_min: 5,
-            ..Config::default()
-        }
-    );
+    assert_eq!(parsed, Config { free_bytes_min: 5, ..Config::default() });
     assert!(toml::from_str::<Config>("free_bytes = 5").is_err());
 }

@@ -19,11 +19,7 @@ struct Promised {
 const LARGE: usize = 330_000;
 
 fn length_of(id: u64) -> usize {
-    if id.is_multiple_of(3) {
-        LARGE
-    } else {
-        40 * id as usize
-    }
+    if id.is_multiple_of(3) { LARGE } else { 40 * id as usize }
 }
 
 /// Holds and marks messages, large ones too, over several segments, whatever the disk says.
@@ -65,33 +61,20 @@ fn check(promised: &Promised, disk: &FaultyDisk, story: &str) {
         let acknowledged = promised.acknowledged.get(id).map_or(&[][..], Vec::as_slice);
         let Some(summary) = bench.spool.summary(spool_id(*id)) else {
             let done = tried.iter().any(|mark| matches!(mark, Mark::Done { .. }));
-            assert!(
-                done,
-                "{story}: message {id} was promised and is gone ({damaged:?})"
-            );
+            assert!(done, "{story}: message {id} was promised and is gone ({damaged:?})");
             continue;
         };
         let bytes = read_all(&bench.spool, *id);
-        assert_eq!(
-            bytes.unwrap(),
-            data(*id, length_of(*id)),
-            "{story}: message {id}"
-        );
+        assert_eq!(bytes.unwrap(), data(*id, length_of(*id)), "{story}: message {id}");
         let state = summary.paths.state(0).unwrap();
         let fresh = PathState::FRESH;
         // Any state between what was acknowledged and what was tried is honest.
         let from = acknowledged.len();
         let honest = (from..=tried.len()).any(|end| {
-            tried[..end]
-                .iter()
-                .fold(fresh.clone(), |at, mark| at.after(mark))
-                == *state
+            tried[..end].iter().fold(fresh.clone(), |at, mark| at.after(mark)) == *state
         });
         let in_order = acknowledged == &tried[..from];
-        assert!(
-            honest || !in_order,
-            "{story}: message {id} is {state:?} after {tried:?}"
-        );
+        assert!(honest || !in_order, "{story}: message {id} is {state:?} after {tried:?}");
         let offered = matches!(acknowledged.last(), Some(Mark::Offered));
         let outcome_tried = tried.len() > from;
         assert!(
@@ -110,7 +93,7 @@ fn acknowledged_messages_and_marks_survive_a_crash_at_any_disk_operation() {
     let promised = work(&healthy);
     assert_eq!(promised.held.len(), 12);
     check(&promised, &healthy.after_crash(Crash::Lost), "no crash");
-    for operation in 0..healthy.operations() {
+    for operation in 0..=healthy.operations() {
         let disk = FaultyDisk::crashing_at(operation);
         let promised = work(&disk);
         for crash in Crash::VARIANTS {
@@ -149,7 +132,7 @@ fn a_crash_while_recovering_from_a_crash_loses_nothing() {
 fn nothing_is_acknowledged_that_a_failed_operation_lost() {
     let healthy = FaultyDisk::default();
     work(&healthy);
-    for operation in 0..healthy.operations() {
+    for operation in 0..=healthy.operations() {
         for error in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
             let disk = FaultyDisk::failing_at(operation, error);
             let promised = work(&disk);
@@ -187,10 +170,7 @@ fn a_message_with_a_frame_in_a_poisoned_segment_is_not_promised() {
     disk.fail_at(disk.operations() + 1, io::ErrorKind::Other);
     assert!(bench.hold(2, 1, b"two").is_err());
     bench.wait(large.write(&data(1, 200_000))).unwrap();
-    assert!(matches!(
-        bench.wait(large.commit(None)),
-        Err(HoldError::Poisoned)
-    ));
+    assert!(matches!(bench.wait(large.commit(None)), Err(HoldError::Poisoned)));
     bench.hold(3, 1, b"three").unwrap();
     assert_eq!(Bench::open(&disk.after_crash(Crash::Lost)).ids(), [3]);
 }
@@ -230,10 +210,7 @@ fn a_mark_that_could_not_be_written_leaves_the_state_and_the_next_one_counts() {
         bench.hold(1, 1, b"one").unwrap();
         bench.mark(spool_id(1), 0, OFFERED).unwrap();
         disk.fail_at(disk.operations() + failing, io::ErrorKind::Other);
-        assert!(matches!(
-            bench.mark(spool_id(1), 0, due()),
-            Err(MarkError::Write { .. })
-        ));
+        assert!(matches!(bench.mark(spool_id(1), 0, due()), Err(MarkError::Write { .. })));
         assert_eq!(bench.states(1), [PathState::FRESH.after(&OFFERED)]);
         let state = |crash| Bench::open(&disk.after_crash(crash)).states(1)[0].clone();
         assert!(!state(Crash::Lost).is_due());
@@ -263,11 +240,7 @@ fn a_panic_in_the_committer_poisons_the_segment_and_the_spool_goes_on() {
         bench.mark(spool_id(1), 0, due()).unwrap();
         let found = Bench::open(&disk.after_crash(Crash::Lost));
         assert!(found.states(1)[0].is_due());
-        assert_eq!(
-            found.ids().contains(&2),
-            held.is_ok(),
-            "operation {operation}"
-        );
+        assert_eq!(found.ids().contains(&2), held.is_ok(), "operation {operation}");
         assert!(found.ids().contains(&3));
     }
 }
@@ -292,17 +265,54 @@ fn what_was_discharged_never_comes_back() {
     let healthy = FaultyDisk::default();
     assert!(run(&healthy));
     assert_eq!(files(&healthy), [""; 0]);
-    for operation in 0..healthy.operations() {
+    for operation in 0..=healthy.operations() {
         let disk = FaultyDisk::crashing_at(operation);
         let done = run(&disk);
         for crash in Crash::VARIANTS {
             let found = Bench::open(&disk.after_crash(crash));
             let back = found.spool.summary(spool_id(1));
-            assert!(
-                !(done && back.is_some()),
-                "operation {operation}, {crash:?}: {back:?}"
-            );
+            assert!(!(done && back.is_some()), "operation {operation}, {crash:?}: {back:?}");
             assert!(found.report.damaged.is_empty(), "{:?}", found.report);
+        }
+    }
+}
+
+/// Goal: a message in several segments is promised only when all of its segments are on disk.
+#[test]
+fn a_message_that_spans_segments_survives_a_crash_at_any_disk_operation() {
+    let run = |disk: &FaultyDisk| {
+        let Ok(mut bench) = Bench::try_open(disk) else {
+            return false;
+        };
+        let Ok(mut writer) = bench.writer(1, 1) else {
+            return false;
+        };
+        // The segment is full in the middle of the message, in a batch that promises nothing.
+        drop(bench.hold(2, 1, &data(2, 900_000)));
+        for piece in data(1, 400_000).chunks(100_000) {
+            if bench.wait(writer.write(piece)).is_err() {
+                return false;
+            }
+            bench.drive();
+        }
+        bench.wait(writer.commit(None)).is_ok()
+    };
+    let healthy = FaultyDisk::default();
+    assert!(run(&healthy));
+    assert!(files(&healthy).contains(&"00000002.seg".to_owned()));
+    for operation in 0..=healthy.operations() {
+        let crashing = FaultyDisk::crashing_at(operation);
+        let failing = FaultyDisk::failing_at(operation, io::ErrorKind::Other);
+        for disk in [crashing, failing] {
+            let promised = run(&disk);
+            for crash in Crash::VARIANTS {
+                let found = Bench::open(&disk.after_crash(crash));
+                let story = format!("operation {operation}, {crash:?}: {:?}", found.report);
+                match read_all(&found.spool, 1) {
+                    Ok(bytes) => assert_eq!(bytes, data(1, 400_000), "{story}"),
+                    Err(error) => assert!(!promised, "{story}: {error}"),
+                }
+            }
         }
     }
 }

@@ -63,16 +63,10 @@ fn every_flipped_octet_of_a_segment_is_named_or_harmless() {
                 Ok(bench) => {
                     let story = format!("flipped at {offset}, closed: {closed}");
                     check_named(&bench, &story);
-                    let untouched = LENGTHS
-                        .iter()
-                        .filter(|(id, _)| bench.ids().contains(id))
-                        .count();
+                    let untouched =
+                        LENGTHS.iter().filter(|(id, _)| bench.ids().contains(id)).count();
                     // A flip in the header of the segment costs all of it, else one message.
-                    assert!(
-                        untouched >= 2 || offset < 512,
-                        "{story}: {:?}",
-                        bench.report
-                    );
+                    assert!(untouched >= 2 || offset < 512, "{story}: {:?}", bench.report);
                 }
                 Err(error) => panic!("flipped at {offset}: {error}"),
             }
@@ -94,11 +88,7 @@ fn a_segment_cut_at_any_octet_keeps_what_was_committed_before() {
         let bench = Bench::open(&disk);
         let committed = ends.iter().filter(|end| **end <= cut as u64).count();
         assert_eq!(bench.ids().len(), committed, "cut at {cut}");
-        assert!(
-            bench.report.damaged.is_empty(),
-            "cut at {cut}: {:?}",
-            bench.report
-        );
+        assert!(bench.report.damaged.is_empty(), "cut at {cut}: {:?}", bench.report);
         check_cut(&bench, committed);
         // What comes after the last commit is kept aside, and found aside only once.
         drop(bench);
@@ -127,6 +117,35 @@ fn commits(bytes: &[u8]) -> Vec<u64> {
     ends
 }
 
+/// Goal: a damaged commit record costs no message, not even where it is the last: a batch that
+/// was written whole is told from one that a crash tore.
+#[test]
+fn a_damaged_commit_record_is_named_and_its_messages_stay() {
+    for closed in [true, false] {
+        let disk = small_spool(closed);
+        let ends = commits(&disk.read(Path::new(SEGMENT)).unwrap());
+        for offset in ends.iter().flat_map(|end| end - 72..*end) {
+            let disk = disk.after_crash(Crash::Kept);
+            disk.flip(Path::new(SEGMENT), usize::try_from(offset).unwrap(), 16);
+            let bench = Bench::open(&disk);
+            assert_eq!(bench.ids(), [1, 2, 3], "flipped at {offset}: {:?}", bench.report);
+            assert_eq!(bench.report.damaged.len(), 1, "flipped at {offset}");
+            check_cut(&bench, 3);
+        }
+    }
+}
+
+/// Goal: what a crash may have torn is found at start, not when it is to be delivered.
+#[test]
+fn the_last_batch_of_a_segment_that_was_not_closed_is_read_in_full() {
+    let disk = small_spool(false);
+    let end = *commits(&disk.read(Path::new(SEGMENT)).unwrap()).last().unwrap();
+    disk.flip(Path::new(SEGMENT), usize::try_from(end - 72 - 100).unwrap(), 1);
+    let bench = Bench::open(&disk);
+    assert_eq!(bench.ids(), [1, 2]);
+    assert_eq!(bench.report.damaged[0].id, Some(spool_id(3)));
+}
+
 #[test]
 fn bytes_after_the_last_commit_are_copied_aside() {
     let disk = small_spool(false);
@@ -145,10 +164,7 @@ fn bytes_after_the_last_commit_are_copied_aside() {
 #[test]
 fn zeros_prepared_and_never_written_are_no_tail() {
     let disk = small_spool(false);
-    disk.open(Path::new(SEGMENT))
-        .unwrap()
-        .append(&[0; 10_000])
-        .unwrap();
+    disk.open(Path::new(SEGMENT)).unwrap().append(&[0; 10_000]).unwrap();
     let bench = Bench::open(&disk);
     assert!(bench.report.set_aside.is_empty());
     assert_eq!(bench.ids(), [1, 2, 3]);
@@ -162,11 +178,7 @@ fn without_marks_everything_is_uncertain_and_stays_so() {
         let bench = Bench::open(&disk);
         assert_eq!(bench.ids(), [1, 2, 3]);
         assert_eq!(bench.report.uncertain, 4);
-        assert!(
-            [1, 2, 3]
-                .iter()
-                .all(|id| bench.states(*id).iter().all(|path| !path.is_due()))
-        );
+        assert!([1, 2, 3].iter().all(|id| bench.states(*id).iter().all(|path| !path.is_due())));
         bench.close();
     }
     // A person settles it, and that counts.
@@ -188,17 +200,10 @@ fn no_flipped_octet_of_the_marks_makes_anything_due_or_done() {
         assert_eq!(bench.ids(), [1, 2, 3], "flipped at {offset}");
         for id in 1..=3 {
             let states = bench.states(id);
-            assert!(
-                states.iter().all(|state| !state.is_due()),
-                "flipped at {offset}: {states:?}"
-            );
+            assert!(states.iter().all(|state| !state.is_due()), "flipped at {offset}: {states:?}");
         }
         let kept = "spool/00000001.marks.damaged";
-        assert_eq!(
-            bench.report.set_aside,
-            [Path::new(kept)],
-            "flipped at {offset}"
-        );
+        assert_eq!(bench.report.set_aside, [Path::new(kept)], "flipped at {offset}");
         // What was lost is not lost again by writing on.
         bench.mark(spool_id(1), 0, relayed()).unwrap();
         bench.close();
@@ -218,10 +223,7 @@ fn marks_cut_by_a_crash_say_what_was_acknowledged_before() {
         let disk = disk.after_crash(Crash::Kept);
         disk.truncate(Path::new(MARKS), cut);
         let mut bench = Bench::open(&disk);
-        assert!(
-            bench.states(2)[0].is_due(),
-            "the offer was not acknowledged: cut at {cut}"
-        );
+        assert!(bench.states(2)[0].is_due(), "the offer was not acknowledged: cut at {cut}");
         assert!(bench.report.set_aside.is_empty());
         bench.mark(spool_id(2), 0, OFFERED).unwrap();
         bench.close();
@@ -236,10 +238,7 @@ fn damage_is_an_alarm_until_acknowledged_and_its_segment_is_kept() {
     disk.flip(Path::new(SEGMENT), at, 4);
     let mut bench = Bench::open(&disk);
     assert_eq!(bench.ids(), [1, 2, 3], "a start reads headers only");
-    assert!(matches!(
-        read_all(&bench.spool, 3),
-        Err(LoadError::Damaged(_))
-    ));
+    assert!(matches!(read_all(&bench.spool, 3), Err(LoadError::Damaged(_))));
     assert_eq!(bench.ids(), [1, 2]);
     for id in 1..=2 {
         for path in 0..id as u32 {
@@ -252,18 +251,12 @@ fn damage_is_an_alarm_until_acknowledged_and_its_segment_is_kept() {
     assert_eq!(bench.wait(spool.acknowledge_damage()).unwrap(), 1);
     assert!(spool.damaged()[0].acknowledged);
     assert_eq!(bench.wait(spool.acknowledge_damage()).unwrap(), 0);
-    assert_eq!(
-        files(&disk),
-        ["00000001.marks.damaged", "00000001.seg.damaged"]
-    );
+    assert_eq!(files(&disk), ["00000001.marks.damaged", "00000001.seg.damaged"]);
     drop((bench, spool));
     let mut bench = Bench::open(&disk);
     assert!(bench.report.damaged.is_empty());
     bench.hold(4, 1, b"x").unwrap();
-    assert!(
-        files(&disk).contains(&"00000002.seg".to_owned()),
-        "the number is not used again"
-    );
+    assert!(files(&disk).contains(&"00000002.seg".to_owned()), "the number is not used again");
 }
 
 #[test]
@@ -309,9 +302,6 @@ fn a_frame_moved_to_another_place_is_not_read_there() {
     disk.publish(path, &swapped).unwrap();
     let bench = Bench::open(&disk);
     for id in [1, 2] {
-        assert!(matches!(
-            read_all(&bench.spool, id),
-            Err(LoadError::Damaged(_))
-        ));
+        assert!(matches!(read_all(&bench.spool, id), Err(LoadError::Damaged(_))));
     }
 }

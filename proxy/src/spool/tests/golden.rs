@@ -15,22 +15,10 @@ const FILES: [&str; 2] = ["00000001.seg", "00000001.marks"];
 
 /// The messages of the golden files.
 fn hold_golden(bench: &mut Bench) {
-    bench
-        .hold(
-            0x0001_0203_0405_0607,
-            2,
-            b"Subject: golden\r\n\r\n..dot\r\n",
-        )
-        .unwrap();
-    bench
-        .hold(0x0001_0203_0405_0608, 1, &data(2, 66_000))
-        .unwrap();
-    bench
-        .mark(spool_id(0x0001_0203_0405_0607), 1, due())
-        .unwrap();
-    bench
-        .mark(spool_id(0x0001_0203_0405_0608), 0, OFFERED)
-        .unwrap();
+    bench.hold(0x0001_0203_0405_0607, 2, b"Subject: golden\r\n\r\n..dot\r\n").unwrap();
+    bench.hold(0x0001_0203_0405_0608, 1, &data(2, 66_000)).unwrap();
+    bench.mark(spool_id(0x0001_0203_0405_0607), 1, due()).unwrap();
+    bench.mark(spool_id(0x0001_0203_0405_0608), 0, OFFERED).unwrap();
 }
 
 /// Writes the golden files if there are none. They are made once per format version, and a
@@ -47,10 +35,7 @@ fn golden() -> BTreeMap<&'static str, Vec<u8>> {
             fs::write(folder.join(name), bytes).unwrap();
         }
     }
-    FILES
-        .iter()
-        .map(|name| (*name, fs::read(folder.join(name)).unwrap()))
-        .collect()
+    FILES.iter().map(|name| (*name, fs::read(folder.join(name)).unwrap())).collect()
 }
 
 #[test]
@@ -58,37 +43,25 @@ fn golden_files_of_version_1_are_read() {
     let disk = FaultyDisk::default();
     disk.make_dir(Path::new("spool")).unwrap();
     for (name, bytes) in golden() {
-        disk.publish(&Path::new("spool").join(name), &bytes)
-            .unwrap();
+        disk.publish(&Path::new("spool").join(name), &bytes).unwrap();
     }
     let bench = Bench::open(&disk);
     assert_eq!(bench.ids(), [0x0001_0203_0405_0607, 0x0001_0203_0405_0608]);
     assert!(bench.report.damaged.is_empty() && bench.report.set_aside.is_empty());
     let first = read_all(&bench.spool, 0x0001_0203_0405_0607).unwrap();
     assert_eq!(first, b"Subject: golden\r\n\r\n..dot\r\n");
-    assert_eq!(
-        read_all(&bench.spool, 0x0001_0203_0405_0608).unwrap(),
-        data(2, 66_000)
-    );
+    assert_eq!(read_all(&bench.spool, 0x0001_0203_0405_0608).unwrap(), data(2, 66_000));
     let message = bench.spool.load(&spool_id(0x0001_0203_0405_0607)).unwrap();
     assert_eq!(message.envelope, envelope(2));
     assert_eq!(message.arrival, arrival());
-    assert_eq!(
-        message.paths,
-        [PathState::FRESH, PathState::FRESH.after(&due())]
-    );
-    assert_eq!(
-        bench.states(0x0001_0203_0405_0608),
-        [PathState::FRESH.after(&OFFERED)]
-    );
+    assert_eq!(message.paths, [PathState::FRESH, PathState::FRESH.after(&due())]);
+    assert_eq!(bench.states(0x0001_0203_0405_0608), [PathState::FRESH.after(&OFFERED)]);
 }
 
 /// HKDF-SHA256 (RFC 5869) for one block, written out.
 fn data_key(salt: &[u8], info: &[u8]) -> [u8; 32] {
     let sign = |key: &[u8], text: &[u8]| {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text)
-            .as_ref()
-            .to_vec()
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref().to_vec()
     };
     let extracted = sign(salt, &[7; 32]);
     sign(&extracted, &[info, &[1]].concat()).try_into().unwrap()
@@ -98,9 +71,7 @@ fn open(key: &[u8; 32], counter: u64, aad: &[u8], sealed: &[u8]) -> Vec<u8> {
     let cipher = Aes256Gcm::new(&(*key).into());
     let mut nonce = [0; 12];
     nonce[..8].copy_from_slice(&counter.to_le_bytes());
-    cipher
-        .decrypt(&Nonce::from(nonce), Payload { msg: sealed, aad })
-        .unwrap()
+    cipher.decrypt(&Nonce::from(nonce), Payload { msg: sealed, aad }).unwrap()
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -117,10 +88,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 fn golden_segment_opens_with_another_implementation() {
     let bytes = &golden()["00000001.seg"];
     assert_eq!(&bytes[..8], b"LGSPOOL\0");
-    assert_eq!(
-        (u32_at(bytes, 8), u32_at(bytes, 12), u32_at(bytes, 16)),
-        (1, 512, 1)
-    );
+    assert_eq!((u32_at(bytes, 8), u32_at(bytes, 12), u32_at(bytes, 16)), (1, 512, 1));
     assert_eq!(u32_at(bytes, 508), crc32c::crc32c(&bytes[..508]));
     assert_eq!(&bytes[64..73], b"\x08outbound");
     let key = data_key(&bytes[32..64], b"lockgate spool v1");
@@ -132,11 +100,7 @@ fn golden_segment_opens_with_another_implementation() {
         let body = &bytes[offset + 64..offset + 64 + u32_at(header, 8) as usize];
         assert_eq!(u32_at(header, 56), crc32c::crc32c(body));
         assert_eq!(u32_at(header, 60), crc32c::crc32c(&header[..60]));
-        assert_eq!(
-            u64_at(header, 16),
-            kinds.len() as u64,
-            "counters rise by one"
-        );
+        assert_eq!(u64_at(header, 16), kinds.len() as u64, "counters rise by one");
         let kind = header[4];
         kinds.push(kind);
         offset += 64 + body.len();
@@ -172,8 +136,5 @@ fn golden_marks_open_with_another_implementation() {
     assert_eq!((u32_at(batch, 21), batch[25], batch[26]), (1, 1, 15));
     let plain = &batch[..13 + facts];
     let aad = [&1_u32.to_le_bytes(), plain].concat();
-    assert_eq!(
-        open(&key, 0, &aad, &batch[13 + facts..]),
-        b"451 4.3.0 later"
-    );
+    assert_eq!(open(&key, 0, &aad, &batch[13 + facts..]), b"451 4.3.0 later");
 }

@@ -38,18 +38,8 @@ impl Bench {
             Spool::assemble(Arc::new(disk.clone()), &config(), key(), &gates())?;
         let (jobs, arriving) = mpsc::unbounded_channel();
         let queue = Arc::new(Semaphore::new(QUEUE_KIB));
-        let spool = Spool {
-            shared,
-            jobs,
-            queue,
-            committer: Arc::default(),
-        };
-        Ok(Self {
-            spool,
-            committer,
-            arriving,
-            report,
-        })
+        let spool = Spool { shared, jobs, queue, committer: Arc::default() };
+        Ok(Self { spool, committer, arriving, report })
     }
 
     /// One batch of all that waits. True when closed.
@@ -77,14 +67,7 @@ impl Bench {
         let reservation = self.spool.reserve(0)?;
         let gate = gate_of(id);
         let id = TransactionId::from_u64(id);
-        self.spool.begin(
-            reservation,
-            id,
-            &gate,
-            Lane::Mail,
-            envelope(recipients),
-            arrival(),
-        )
+        self.spool.begin(reservation, id, &gate, Lane::Mail, envelope(recipients), arrival())
     }
 
     fn hold(&mut self, id: u64, recipients: usize, data: &[u8]) -> Result<SpoolId, HoldError> {
@@ -125,11 +108,7 @@ fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
 }
 
 fn config() -> Config {
-    Config {
-        free_bytes_min: 0,
-        segment_bytes: 1 << 20,
-        ..Config::default()
-    }
+    Config { free_bytes_min: 0, segment_bytes: 1 << 20, ..Config::default() }
 }
 
 fn key() -> Key {
@@ -203,19 +182,11 @@ fn read_all(spool: &Spool, id: u64) -> Result<Vec<u8>, LoadError> {
 const OFFERED: Mark = Mark::Offered;
 
 fn relayed() -> Mark {
-    Mark::Done {
-        how: Done::Relayed,
-        reply: "250 2.0.0 ok".into(),
-    }
+    Mark::Done { how: Done::Relayed, reply: "250 2.0.0 ok".into() }
 }
 
 fn due() -> Mark {
-    Mark::Due {
-        at_unix_ms: 5_000,
-        attempts: 1,
-        open_ms: 40,
-        reply: "451 4.3.0 later".into(),
-    }
+    Mark::Due { at_unix_ms: 5_000, attempts: 1, open_ms: 40, reply: "451 4.3.0 later".into() }
 }
 
 fn files(disk: &FaultyDisk) -> Vec<String> {

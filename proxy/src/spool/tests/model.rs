@@ -9,23 +9,12 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Action {
-    Hold {
-        length: usize,
-        recipients: usize,
-    },
-    Begin {
-        length: usize,
-    },
+    Hold { length: usize, recipients: usize },
+    Begin { length: usize },
     Abandon,
     Finish,
-    Mark {
-        message: prop::sample::Index,
-        path: prop::sample::Index,
-        mark: Mark,
-    },
-    FailNext {
-        after: u64,
-    },
+    Mark { message: prop::sample::Index, path: prop::sample::Index, mark: Mark },
+    FailNext { after: u64 },
     Restart,
     Crash(Crash),
 }
@@ -36,16 +25,10 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         Just(OFFERED),
         Just(due()),
         Just(relayed()),
-        Just(Mark::Kept {
-            why: Kept::Refused,
-            reply: "550 no".into()
-        }),
+        Just(Mark::Kept { why: Kept::Refused, reply: "550 no".into() }),
     ];
-    let crash = prop_oneof![
-        Just(Crash::Lost),
-        Just(Crash::Kept),
-        (0..99_u64).prop_map(Crash::Torn)
-    ];
+    let crash =
+        prop_oneof![Just(Crash::Lost), Just(Crash::Kept), (0..99_u64).prop_map(Crash::Torn)];
     let action = prop_oneof![
         6 => (length.clone(), 1..4_usize)
             .prop_map(|(length, recipients)| Action::Hold { length, recipients }),
@@ -78,47 +61,27 @@ struct Model {
 
 impl Model {
     fn check(&mut self, bench: &Bench) {
-        assert!(
-            bench.spool.damaged().is_empty(),
-            "{:?}",
-            bench.spool.damaged()
-        );
+        assert!(bench.spool.damaged().is_empty(), "{:?}", bench.spool.damaged());
         let found = bench.ids();
         for id in &found {
             if let Some(length) = self.doubtful.remove(id) {
                 assert_eq!(read_all(&bench.spool, *id).unwrap(), data(*id, length));
-                let paths = bench
-                    .states(*id)
-                    .into_iter()
-                    .map(|state| vec![state])
-                    .collect();
+                let paths = bench.states(*id).into_iter().map(|state| vec![state]).collect();
                 self.held.insert(*id, Known { length, paths });
             }
             let known = self.held.get_mut(id);
             let known = known.unwrap_or_else(|| panic!("{id} was never given, or discharged"));
-            assert_eq!(
-                read_all(&bench.spool, *id).unwrap(),
-                data(*id, known.length)
-            );
+            assert_eq!(read_all(&bench.spool, *id).unwrap(), data(*id, known.length));
             for (state, possible) in bench.states(*id).into_iter().zip(&mut known.paths) {
-                assert!(
-                    possible.contains(&state),
-                    "{id}: {state:?}, not {possible:?}"
-                );
+                assert!(possible.contains(&state), "{id}: {state:?}, not {possible:?}");
                 // What was found is what is durable now.
                 *possible = vec![state];
             }
         }
         self.held.retain(|id, known| {
             let there = found.contains(id);
-            let may_be_done = known
-                .paths
-                .iter()
-                .all(|path| path.iter().any(PathState::is_done));
-            assert!(
-                there || may_be_done,
-                "{id} was promised and is gone: {known:?}"
-            );
+            let may_be_done = known.paths.iter().all(|path| path.iter().any(PathState::is_done));
+            assert!(there || may_be_done, "{id} was promised and is gone: {known:?}");
             there
         });
     }
@@ -127,10 +90,7 @@ impl Model {
 fn run(actions: Vec<Action>) {
     let mut disk = FaultyDisk::default();
     let mut bench = Bench::open(&disk);
-    let mut model = Model {
-        next_id: 1,
-        ..Model::default()
-    };
+    let mut model = Model { next_id: 1, ..Model::default() };
     let mut open: Option<(Writer, u64, usize)> = None;
     for action in actions {
         match action {
@@ -165,11 +125,7 @@ fn run(actions: Vec<Action>) {
                     }
                 }
             }
-            Action::Mark {
-                message,
-                path,
-                mark,
-            } => {
+            Action::Mark { message, path, mark } => {
                 let ids: Vec<u64> = model.held.keys().copied().collect();
                 if !ids.is_empty() {
                     let id = *message.get(&ids);
@@ -216,12 +172,7 @@ fn try_mark(
         Err(_) => possible.push(shown.after(mark)),
     }
     if bench.spool.summary(spool_id(id)).is_none() {
-        assert!(
-            known
-                .paths
-                .iter()
-                .all(|path| path.iter().all(PathState::is_done))
-        );
+        assert!(known.paths.iter().all(|path| path.iter().all(PathState::is_done)));
         model.held.remove(&id);
     }
 }

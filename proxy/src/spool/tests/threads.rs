@@ -6,11 +6,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 fn open(folder: &Path) -> (Spool, RecoveryReport) {
@@ -22,14 +18,8 @@ fn open(folder: &Path) -> (Spool, RecoveryReport) {
 async fn hold(spool: &Spool, id: u64, bytes: &[u8]) -> Result<SpoolId, HoldError> {
     let reservation = spool.reserve(bytes.len() as u64)?;
     let name = TransactionId::from_u64(id);
-    let mut writer = spool.begin(
-        reservation,
-        name,
-        &gate_of(id),
-        Lane::Mail,
-        envelope(1),
-        arrival(),
-    )?;
+    let mut writer =
+        spool.begin(reservation, name, &gate_of(id), Lane::Mail, envelope(1), arrival())?;
     for piece in bytes.chunks(10_000) {
         writer.write(piece).await?;
     }
@@ -66,23 +56,14 @@ fn many_sessions_hold_load_and_discharge_at_once() {
     spool.close();
     let closed = runtime.block_on(hold(&spool, 999, b"x"));
     assert!(matches!(closed, Err(HoldError::Closed)), "{closed:?}");
-    assert_eq!(
-        read_all(&spool, 1).unwrap(),
-        data(1, 2_000),
-        "reading goes on"
-    );
+    assert_eq!(read_all(&spool, 1).unwrap(), data(1, 2_000), "reading goes on");
     drop(spool);
 
     let (spool, report) = open(folder.path());
     assert_eq!((report.messages, report.uncertain), (200, 0));
     assert!(report.damaged.is_empty() && report.set_aside.is_empty());
     assert_eq!(read_all(&spool, 1).unwrap(), data(1, 2_000));
-    let second = Spool::open(
-        Arc::new(RealDisk::new(folder.path())),
-        &config(),
-        key(),
-        &gates(),
-    );
+    let second = Spool::open(Arc::new(RealDisk::new(folder.path())), &config(), key(), &gates());
     assert!(matches!(second.err().unwrap(), OpenError::Locked { .. }));
     spool.close();
     let offline = offline::open_readonly(&folder.path().join("spool"), None).unwrap();
