@@ -1,5 +1,5 @@
 //! Notices that a member stops answering or that another server answers in its place, and asks the
-//! gate for an order.
+//! gate for an order; meets members that were never seen.
 //!
 //! Invariants (house §13.3)
 //! - A changed identity cordons the member by a durable order; only a person or a runbook ends it: a
@@ -94,6 +94,27 @@ impl Health {
             self.relay.expire().await;
             if self.holds_for_outage() {
                 self.look().await;
+            } else {
+                self.meet_strangers().await;
+            }
+        }
+    }
+
+    /// Opens a connection to members that were never seen, to learn what they offer before the first
+    /// mail needs it: what is not offered to an MTA, such as SMTPUTF8, makes it bounce such mail.
+    async fn meet_strangers(&self) {
+        if self.gate.mode_shown() != Mode::Pass {
+            return;
+        }
+        for member in 0..self.gate.plan().members.len() {
+            if self.relay.known(member).extensions.is_none() && self.relay.worth_a_try(member) {
+                let id = self.ids.next(unix_micros());
+                let entered = self.gate.enter_for(id, Errand::Probe, Some(member), |_| true);
+                if let Ok(_permit) = entered
+                    && let Ok(connection) = self.relay.open(member).await
+                {
+                    connection.quit().await;
+                }
             }
         }
     }

@@ -44,6 +44,12 @@ impl Route {
         let back = lockgate.gate("back");
         let behind = behind(Settings::relaying("behind.test", back).listening_at(server)).start();
         let front = Settings::relaying("front.test", lockgate.outbound()).start();
+        // What a member never seen would offer is not known, and SMTPUTF8 mail bounces without.
+        wait::until_true("every member was met", LONG, || {
+            let met =
+                |gate: &str| lockgate.gate_status(gate)["members"][0]["extensions"].is_string();
+            met("outbound") && met("back")
+        });
         Self { front, lockgate, behind, mta }
     }
 

@@ -152,7 +152,9 @@ fn pause_is_an_order_that_survives_a_restart_and_continue_ends_it() {
     let (sink, mut lockgate) = holding();
     hold_some(&lockgate, "p", 0, 10);
     lockgate.ok(&["replay", "pause", "outbound", "--reason", "look first"]);
-    lockgate.release("outbound");
+    let answer = lockgate.cli(&["release", "outbound"]);
+    assert_eq!(answer.code, 2, "the pause stands: {answer:?}");
+    assert!(answer.said().contains("look first"), "{answer:?}");
     assert!(wait::stays(Duration::from_millis(700), || sink.dots() == 0));
     assert_eq!(replay(&lockgate)["state"], "paused");
     lockgate.restart();

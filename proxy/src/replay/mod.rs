@@ -20,7 +20,7 @@ pub mod pace;
 mod release;
 pub mod schedule;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -315,12 +315,9 @@ impl Replayer {
         let Some(totals) = totals.iter().find(|totals| *totals.gate == *gate) else {
             return Vec::new();
         };
-        let mut warnings = Vec::new();
+        let mut warnings =
+            if totals.of(Stand::Blocked).messages > 0 { self.blocked() } else { Vec::new() };
         for (stand, what) in [
-            (
-                Stand::Blocked,
-                "need what no member offers now, and stay: `lockgate held list --state blocked`",
-            ),
             (
                 Stand::Refused,
                 "were refused and stay until you decide: `lockgate held list --state refused`",
@@ -336,6 +333,31 @@ impl Replayer {
             }
         }
         warnings
+    }
+
+    /// What blocked messages need, with how many need it.
+    fn blocked(&self) -> Vec<String> {
+        let gate = &self.corridor.gate.plan().name;
+        let mut needs: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let blocked = self.corridor.spool.summaries(None, usize::MAX, |summary| {
+            summary.gate == *gate && summary.stand() == Stand::Blocked
+        });
+        for summary in blocked {
+            let need = summary.paths.iter().find_map(|path| match path {
+                PathState::Kept { why: Kept::Blocked(need), .. } => Some(need.keyword()),
+                _ => None,
+            });
+            if let Some(need) = need {
+                *needs.entry(need).or_default() += 1;
+            }
+        }
+        let words = |(need, messages): (&str, &u64)| {
+            format!(
+                "{messages} held messages are blocked: they need {need}, which no member offers \
+                 (enough of) now, and stay: `lockgate held list --state blocked`"
+            )
+        };
+        needs.iter().map(|(need, messages)| words((need, messages))).collect()
     }
 
     /// Starts attempts while pace and orders allow; says how long to wait for more.

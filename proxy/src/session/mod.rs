@@ -476,7 +476,7 @@ impl Session {
                 continue;
             }
             *size += piece.len() as u64;
-            if *size > self.service.message_bytes_max {
+            if *size > self.size_limit() {
                 return Some(Reply::TOO_BIG);
             }
             if !peek.done() {

@@ -129,6 +129,18 @@ pub enum Need {
     Size(u64),
 }
 
+impl Need {
+    /// The EHLO keyword.
+    #[must_use]
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Self::EightBitMime => "8BITMIME",
+            Self::SmtpUtf8 => "SMTPUTF8",
+            Self::Size(_) => "SIZE",
+        }
+    }
+}
+
 /// How a forward-path was discharged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Done {
