@@ -23,6 +23,7 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, Router, on};
+use disk::{Disk, RealDisk};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body as _;
 use hyper::service::service_fn;
@@ -122,7 +123,9 @@ pub async fn bind(socket: &Path, mode: u32) -> Result<UnixListener, BindError> {
         }
         Ok(_) => match UnixStream::connect(socket).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(socket).map_err(failed)?;
+                let folder = socket.parent().unwrap_or_else(|| Path::new("."));
+                let name = socket.file_name().unwrap_or_default();
+                RealDisk::new(folder).remove(Path::new(name)).map_err(failed)?;
             }
             Err(error) => return Err(failed(error)),
             Ok(_) => {

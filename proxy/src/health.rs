@@ -208,10 +208,10 @@ impl Health {
                 );
             }
             Ok(Err(error)) => {
-                tracing::error!(gate = self.gate.name(), %error, "health: the hold stays")
+                tracing::error!(gate = self.gate.name(), %error, "health: the hold stays");
             }
             Err(error) => {
-                tracing::error!(gate = self.gate.name(), %error, "health: the hold stays")
+                tracing::error!(gate = self.gate.name(), %error, "health: the hold stays");
             }
         }
     }

@@ -633,6 +633,7 @@ impl Permit {
 
     /// Another member than those in `tried`, when one is free of cordons; the permit then speaks
     /// to that one.
+    #[must_use]
     pub fn retarget(&self, tried: &[MemberIndex]) -> Option<MemberIndex> {
         let cell = self.gate.cell();
         let inner = lock(&cell.inner);

@@ -580,7 +580,7 @@ impl Replayer {
             Ok(ended) => self.ended(ended).await,
             // A panic ends one attempt: its message has an Offered mark, or is due still.
             Err(error) => {
-                tracing::error!(gate = self.corridor.gate.name(), %error, "replay: an attempt broke off")
+                tracing::error!(gate = self.corridor.gate.name(), %error, "replay: an attempt broke off");
             }
         }
     }
@@ -670,7 +670,7 @@ impl Replayer {
         for id in overdue {
             match self.change(id, Change::Retry).await {
                 Ok(()) => {
-                    tracing::warn!(%id, "replay: uncertain for too long without evidence: sent again; it may arrive twice")
+                    tracing::warn!(%id, "replay: uncertain for too long without evidence: sent again; it may arrive twice");
                 }
                 Err(why) => tracing::warn!(%id, why, "replay: not settled"),
             }
