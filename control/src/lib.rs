@@ -13,9 +13,9 @@
 //! | [`logging`] | where log lines go |
 //! | [`demo`] | an MTA, an encryption-server stand-in, and the story told with them |
 //!
-//! Invariants: `cli` is a client of [`api`], never a side door; of `proxy` only its `api` is used,
-//! [`app`] and [`demo`] excepted, which also start it; nothing on the path of mail waits for this
-//! package.
+//! Invariants: a command about a running lockgate is a client of [`api`], never a side door; what
+//! has no running lockgate to ask (`init`, `check`, `held --offline`) uses `proxy` itself, as [`app`]
+//! and [`demo`] do to start it; nothing on the path of mail waits for this package.
 
 pub mod api;
 pub mod app;

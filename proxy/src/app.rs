@@ -25,7 +25,7 @@ use crate::admin::{self, Admin, Door};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::gate::{Effect, Epoch, Gate, Gates, Holder, HolderKind, OrderBook, OrderError, Plan};
-use crate::health::Health;
+use crate::health::{self, Health};
 use crate::id::Ids;
 use crate::listener::Listener;
 use crate::metrics::{Metrics, RelayCounts};
@@ -414,7 +414,11 @@ impl Core {
             Arc::clone(&relay),
             self.spool.clone(),
             Arc::clone(&self.ids),
-            (gate.on_unreachable, Duration::from_secs(gate.health_outage_max_s)),
+            health::Settings {
+                on_unreachable: gate.on_unreachable,
+                outage_max: Duration::from_secs(gate.health_outage_max_s),
+                fence: Duration::from_secs(gate.fence_s),
+            },
         ));
         let corridor = Arc::new(Corridor {
             gate: own.clone(),

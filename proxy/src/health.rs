@@ -10,6 +10,7 @@
 //!
 //! Not here: when to try a dead member again within a transaction (`relay::next_hop`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,18 @@ pub struct Health {
     relay: Arc<Relay>,
     spool: Spool,
     ids: Arc<Ids>,
-    on_unreachable: OnUnreachable,
-    outage_max: Duration,
+    settings: Settings,
+}
+
+/// What a gate's configuration says of its health check.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What to do while no member answers.
+    pub on_unreachable: OnUnreachable,
+    /// Longest outage that the check ends by itself.
+    pub outage_max: Duration,
+    /// Time that older transactions get behind an order of the brake or of this check.
+    pub fence: Duration,
 }
 
 /// What a failure to reach a member changed.
@@ -60,10 +71,9 @@ impl Health {
         relay: Arc<Relay>,
         spool: Spool,
         ids: Arc<Ids>,
-        settings: (OnUnreachable, Duration),
+        settings: Settings,
     ) -> Self {
-        let (on_unreachable, outage_max) = settings;
-        Self { gates, gate, relay, spool, ids, on_unreachable, outage_max }
+        Self { gates, gate, relay, spool, ids, settings }
     }
 
     /// A member could not be reached, before anything was given to it.
@@ -74,7 +84,7 @@ impl Health {
         }
         let all_down = (0..self.gate.plan().members.len())
             .all(|member| matches!(self.relay.known(member).reach, Reach::Down { .. }));
-        if self.on_unreachable == OnUnreachable::Hold && all_down {
+        if self.settings.on_unreachable == OnUnreachable::Hold && all_down {
             let reason = format!("no member answers; {}: {error}", self.member_name(member));
             return self.place(Effect::Hold, OUTAGE, reason).await;
         }
@@ -85,18 +95,55 @@ impl Health {
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(PERIOD);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut orders = self.gate.watch();
+        let mut fenced: HashSet<u64> = HashSet::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
+                _ = orders.changed() => {}
             }
             self.gate.heed_brake();
+            self.fence_new(&mut fenced, &stop).await;
             self.relay.expire().await;
             if self.holds_for_outage() {
                 self.look().await;
             } else {
                 self.meet_strangers().await;
             }
+        }
+    }
+
+    /// Puts a fence behind each new order that nobody at a socket placed: the brake's and its own.
+    /// (`admin` does so for those that it places.)
+    async fn fence_new(&self, fenced: &mut HashSet<u64>, stop: &CancellationToken) {
+        let open = self.gate.orders();
+        fenced.retain(|id| open.iter().any(|order| order.id == *id));
+        for order in open {
+            let own = matches!(order.holder.kind, HolderKind::Brake | HolderKind::Health);
+            if !own || !fenced.insert(order.id) {
+                continue;
+            }
+            let member = match &order.effect {
+                Effect::Cordon { member } => {
+                    self.gate.plan().members.iter().position(|name| name == member)
+                }
+                Effect::Hold | Effect::Refuse | Effect::PauseReplay => None,
+            };
+            self.relay.quit_all().await;
+            let (gate, epoch, stop) = (self.gate.clone(), self.gate.epoch(), stop.clone());
+            let fence = self.settings.fence;
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(fence) => {
+                        let aborted = gate.abort_older(epoch, member);
+                        if aborted > 0 {
+                            tracing::warn!(gate = gate.name(), aborted, "fence: older transactions aborted");
+                        }
+                    }
+                }
+            });
         }
     }
 
@@ -146,7 +193,7 @@ impl Health {
                 Ok(connection) => {
                     connection.quit().await;
                     let outage = self.outage(down_since);
-                    if outage > self.outage_max {
+                    if outage > self.settings.outage_max {
                         let reason = format!(
                             "it was away for {} s, longer than health_outage_max_s: a person must look before it gets mail",
                             outage.as_secs()

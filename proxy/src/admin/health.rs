@@ -198,6 +198,14 @@ impl Collector for Readings {
                 (reading.labels(), remaining)
             }),
         )?;
+        family(
+            encoder,
+            ("replay_paused", "1 while an order, or too many refusals, pauses the replay"),
+            gates.iter().map(|reading| {
+                let paused = reading.replay.state == api::ReplayState::Paused;
+                (reading.labels(), u64::from(paused))
+            }),
+        )?;
         encoder
             .encode_descriptor(
                 "spool_free_bytes",

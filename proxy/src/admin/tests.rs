@@ -101,7 +101,11 @@ async fn house() -> House {
                 Arc::clone(&relay),
                 spool.clone(),
                 Arc::clone(&ids),
-                (OnUnreachable::Refuse, Duration::from_secs(600)),
+                crate::health::Settings {
+                    on_unreachable: OnUnreachable::Refuse,
+                    outage_max: Duration::from_secs(600),
+                    fence: Duration::from_secs(60),
+                },
             ));
             let corridor = Arc::new(Corridor {
                 gate,

@@ -388,7 +388,9 @@ impl Connection {
     /// Says QUIT and closes; does not wait for the answer.
     pub async fn quit(mut self) {
         let farewell = async {
-            self.stream.write_all(b"QUIT\r\n").await?;
+            let mut farewell = Vec::new();
+            Command::Quit.encode(&mut farewell);
+            self.stream.write_all(&farewell).await?;
             self.stream.shutdown().await
         };
         // The peer may be gone already: closing is all that is left.

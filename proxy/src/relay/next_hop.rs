@@ -181,6 +181,8 @@ impl Default for Known {
 /// What was learned of all next hops; on disk.
 pub struct Memory {
     disk: Arc<dyn Disk>,
+    /// Held while the file is replaced: the last to come writes last, and what is newest.
+    writing: Mutex<()>,
     known: Mutex<BTreeMap<String, Known>>,
 }
 
@@ -257,7 +259,7 @@ impl Memory {
                 Err(error) => doubt = Some(error.to_string()),
             },
         }
-        Ok((Self { disk, known: Mutex::new(known) }, doubt))
+        Ok((Self { disk, writing: Mutex::new(()), known: Mutex::new(known) }, doubt))
     }
 
     /// What is known of a next hop.
@@ -332,6 +334,7 @@ impl Memory {
     /// # Errors
     /// When the disk refuses.
     pub fn save(&self) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let members = self
             .lock()
             .iter()

@@ -17,6 +17,7 @@ use smtp::{
     XforwardSource,
 };
 
+use super::Source;
 use super::schedule::Schedule;
 use crate::clock::unix_ms;
 use crate::gate::Permit;
@@ -36,6 +37,8 @@ pub(super) struct Context {
     pub(super) member: usize,
     pub(super) metrics: Arc<GateMetrics>,
     pub(super) schedule: Schedule,
+    /// Running time with release open since the message was deferred: what its lifetime counts.
+    pub(super) open_passed: Duration,
     pub(super) gate: String,
     pub(super) member_name: String,
 }
@@ -58,6 +61,8 @@ pub(super) struct Ended {
     pub(super) member: usize,
     /// It was a first attempt.
     pub(super) first: bool,
+    /// Why it was made.
+    pub(super) source: Source,
     pub(super) feedback: Feedback,
     pub(super) outcome: Outcome,
     /// The link failed before anything was said: the message is as it was.
@@ -94,6 +99,7 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
         id,
         member: context.member,
         first: false,
+        source: Source::Walk,
         feedback: Feedback::Neutral,
         outcome: Outcome::Deferred,
         link: None,
@@ -271,7 +277,7 @@ enum Deferral {
 
 impl Context {
     fn deferred(&self, path: &Path, reply: &Reply, now_unix_ms: u64, id: SpoolId) -> Deferral {
-        let open = Duration::from_millis(path.open_ms);
+        let open = Duration::from_millis(path.open_ms) + self.open_passed;
         if self.schedule.is_over(open) {
             let text = format!("its lifetime is over; last reply: {reply}");
             return Deferral::Over(Mark::Kept { why: Kept::Refused, reply: text.into() });
@@ -280,9 +286,7 @@ impl Context {
         let pause = self.schedule.next(attempts, id.transaction().as_u64());
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let at_unix_ms = now_unix_ms.saturating_add(pause_ms);
-        // Time until the next try counts as open; while an order stops replay, the message is not
-        // tried and the clock of the replayer stands still (`mod` adds what really passed).
-        let open_ms = path.open_ms.saturating_add(pause_ms);
+        let open_ms = u64::try_from(open.as_millis()).unwrap_or(u64::MAX);
         let reply = reply.to_string().into();
         Deferral::Later(Mark::Due { at_unix_ms, attempts, open_ms, reply }, at_unix_ms)
     }

@@ -34,7 +34,8 @@ pub use release::{Release, ReleaseError, Released};
 
 use crate::clock::{unix_micros, unix_ms};
 use crate::config::{Bounce, Settle};
-use crate::gate::{Effect, Errand, Gates, Holder, HolderKind, Permit};
+use crate::gate::order::is_cordoned;
+use crate::gate::{Effect, Errand, Gates, Holder, HolderKind, Order, Permit};
 use crate::outcome::Outcome;
 use crate::relay::{LinkError, Relay};
 use crate::spool::{Kept, Lane, Mark, PathState, SpoolId, Stand, Summary};
@@ -53,6 +54,9 @@ const NAP: Duration = Duration::from_secs(1);
 
 /// Attempts before the share of refusals counts.
 const REFUSED_SAMPLE: u64 = 50;
+
+/// Pause before a report is tried again whose host could not be reached.
+const REPORT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Seconds over which the rate is shown.
 const RATE_WINDOW: usize = 5;
@@ -137,8 +141,10 @@ struct Inner {
     front: VecDeque<SpoolId>,
     /// Found by the walk, never tried, not yet started.
     fresh: VecDeque<SpoolId>,
-    /// Reports of ours.
+    /// Reports of ours that are due.
     reports: VecDeque<SpoolId>,
+    /// Reports of ours by the time of their next try.
+    report_retries: BTreeSet<(u64, SpoolId)>,
     /// Where the walk through the spool stands; none: at its start.
     cursor: Option<SpoolId>,
     /// The walk came to the end, and nothing was held since.
@@ -152,13 +158,23 @@ struct Inner {
     uncertain: HashMap<SpoolId, Instant>,
     relayed: u64,
     refused: u64,
-    tried: u64,
-    refused_in_a_row: u32,
+    /// What the guard against refusals looks at.
+    sample: Sample,
     /// Ends of attempts in each of the last seconds.
     ends: VecDeque<(u64, u64)>,
     /// Running time with release open.
     open: Duration,
     open_since: Option<Instant>,
+    /// What `open` was when a message was deferred: its lifetime goes on from there.
+    deferred_at: HashMap<SpoolId, Duration>,
+}
+
+/// Attempts since the release or the last pause.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    tried: u64,
+    refused: u64,
+    refused_in_a_row: u32,
 }
 
 /// A message that may be tried now.
@@ -192,6 +208,7 @@ impl Replayer {
             front: VecDeque::new(),
             fresh: VecDeque::new(),
             reports: VecDeque::new(),
+            report_retries: BTreeSet::new(),
             cursor: None,
             at_tail: false,
             walked_at: None,
@@ -201,11 +218,11 @@ impl Replayer {
             uncertain: HashMap::new(),
             relayed: 0,
             refused: 0,
-            tried: 0,
-            refused_in_a_row: 0,
+            sample: Sample::default(),
             ends: VecDeque::new(),
             open: Duration::ZERO,
             open_since: None,
+            deferred_at: HashMap::new(),
         };
         Arc::new(Self {
             corridor,
@@ -263,6 +280,8 @@ impl Replayer {
             (State::Paused, Some(order.reason.clone()))
         } else if let Some(order) = held {
             (State::Held, Some(order.reason.clone()))
+        } else if let Some(why) = self.no_member_free(&orders) {
+            (State::Held, Some(why))
         } else if fresh > 0 {
             (State::Running, None)
         } else {
@@ -335,6 +354,16 @@ impl Replayer {
         warnings
     }
 
+    /// Why no member may be given anything, when all are cordoned.
+    fn no_member_free(&self, orders: &[Order]) -> Option<String> {
+        let members = &self.corridor.gate.plan().members;
+        if members.iter().any(|member| !is_cordoned(orders, member)) {
+            return None;
+        }
+        let cordon = orders.iter().find(|order| matches!(order.effect, Effect::Cordon { .. }))?;
+        Some(cordon.reason.clone())
+    }
+
     /// What blocked messages need, with how many need it.
     fn blocked(&self) -> Vec<String> {
         let gate = &self.corridor.gate.plan().name;
@@ -393,7 +422,7 @@ impl Replayer {
     /// Is release open: may a replay attempt enter the gate now? Keeps the clock of lifetimes.
     fn note_open(&self) -> bool {
         let orders = self.corridor.gate.orders();
-        let open = !orders.iter().any(crate::gate::Order::stops_replay);
+        let open = !orders.iter().any(Order::stops_replay);
         let mut inner = self.lock();
         match (open, inner.open_since) {
             (true, None) => inner.open_since = Some(Instant::now()),
@@ -442,7 +471,10 @@ impl Replayer {
             inner.pace.started(now);
             inner.in_flight.insert(job.id);
             inner.first_in_flight += u64::from(first);
+            let open = inner.open_now();
+            let deferred_at = inner.deferred_at.remove(&job.id).unwrap_or(open);
             Context {
+                open_passed: open.saturating_sub(deferred_at),
                 spool: corridor.spool.clone(),
                 member_name: relay.next_hop(member).member.clone(),
                 relay,
@@ -452,7 +484,7 @@ impl Replayer {
                 gate: corridor.gate.name().to_owned(),
             }
         };
-        attempts.spawn(try_once(context, permit, job.id, first));
+        attempts.spawn(try_once(context, permit, job, first));
         true
     }
 
@@ -488,6 +520,12 @@ impl Replayer {
         }
         if let Some(id) = inner.reports.pop_front() {
             return Some(Job { id, from: Source::Report });
+        }
+        if let Some(due) = inner.report_retries.first().copied()
+            && due.0 <= now_unix_ms
+        {
+            inner.report_retries.remove(&due);
+            return Some(Job { id: due.1, from: Source::Report });
         }
         if !open {
             return None;
@@ -599,6 +637,12 @@ impl Replayer {
             let mut inner = self.lock();
             inner.in_flight.remove(&ended.id);
             inner.first_in_flight -= u64::from(ended.first);
+            if ended.source == Source::Report {
+                // The host for reports is no member: it does not slow the members' pace.
+                inner.pace.neutral();
+                inner.report_ended(&ended);
+                return;
+            }
             match ended.feedback {
                 Feedback::Took => inner.pace.succeeded(now),
                 Feedback::PushedBack => inner.pace.pushed_back(now),
@@ -610,7 +654,9 @@ impl Replayer {
             } else {
                 inner.count(&ended, now.as_secs());
                 if let Some(at) = ended.due_unix_ms {
+                    let open = inner.open_now();
                     inner.retries.insert((at, ended.id));
+                    inner.deferred_at.insert(ended.id, open);
                 }
                 if ended.outcome == Outcome::Uncertain {
                     inner.uncertain.insert(ended.id, Instant::now());
@@ -618,13 +664,13 @@ impl Replayer {
                 inner.guard(&self.settings.config)
             }
         };
-        if ended.outcome == Outcome::Refused && self.settings.bounce == Bounce::Auto {
-            if let Err(why) = self.change(ended.id, Change::Fail).await {
-                tracing::warn!(id = %ended.id, why, "replay: no report was made");
-            }
-        } else if let Some(reason) = guard {
+        if let Some(reason) = guard {
             self.pause_for_refusals(reason).await;
         }
+        if ended.outcome == Outcome::Refused && self.settings.bounce == Bounce::Auto
+            && let Err(why) = self.change(ended.id, Change::Fail).await {
+                tracing::warn!(id = %ended.id, why, "replay: no report was made");
+            }
     }
 
     /// Pauses the replay by an order that only a person ends.
@@ -642,10 +688,7 @@ impl Replayer {
             Ok(Err(error)) => tracing::error!(%error, "replay: the pause is not on disk"),
             Err(error) => tracing::error!(%error, "replay: the pause is not on disk"),
         }
-        let mut inner = self.lock();
-        inner.refused_in_a_row = 0;
-        inner.tried = 0;
-        inner.refused = 0;
+        self.lock().sample = Sample::default();
     }
 
     /// Settles by the rule what has been uncertain for long enough (house §13.6).
@@ -709,9 +752,10 @@ impl Replayer {
     }
 }
 
-async fn try_once(context: Context, permit: Option<Permit>, id: SpoolId, first: bool) -> Ended {
-    let mut ended = attempt(&context, permit.as_ref(), id).await;
+async fn try_once(context: Context, permit: Option<Permit>, job: Job, first: bool) -> Ended {
+    let mut ended = attempt(&context, permit.as_ref(), job.id).await;
     ended.first = first;
+    ended.source = job.from;
     ended
 }
 
@@ -742,25 +786,47 @@ impl Inner {
             if fresh || due.is_some_and(|at| at <= now_unix_ms) {
                 self.reports.push_back(summary.id);
             } else if let Some(at) = due {
-                self.retries.insert((at, summary.id));
+                self.report_retries.insert((at, summary.id));
             }
         } else if fresh {
             self.fresh.push_back(summary.id);
         } else if let Some(at) = due {
+            let open = self.open_now();
             self.retries.insert((at, summary.id));
+            self.deferred_at.entry(summary.id).or_insert(open);
+        }
+    }
+
+    /// Running time with release open, up to now.
+    fn open_now(&self) -> Duration {
+        self.open + self.open_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// A report that was not taken is tried again later.
+    fn report_ended(&mut self, ended: &Ended) {
+        let later = unix_ms() + u64::try_from(REPORT_PAUSE.as_millis()).unwrap_or(u64::MAX);
+        match ended.due_unix_ms {
+            Some(at) => {
+                self.report_retries.insert((at, ended.id));
+            }
+            None if ended.link.is_some() || ended.again => {
+                self.report_retries.insert((later, ended.id));
+            }
+            None => {}
         }
     }
 
     fn count(&mut self, ended: &Ended, second: u64) {
-        self.tried += 1;
+        self.sample.tried += 1;
         match ended.outcome {
             Outcome::Relayed => {
                 self.relayed += 1;
-                self.refused_in_a_row = 0;
+                self.sample.refused_in_a_row = 0;
             }
             Outcome::Refused => {
                 self.refused += 1;
-                self.refused_in_a_row += 1;
+                self.sample.refused += 1;
+                self.sample.refused_in_a_row += 1;
             }
             _ => {}
         }
@@ -785,11 +851,12 @@ impl Inner {
 
     /// The reason to pause, when the member refuses too much.
     fn guard(&self, config: &Config) -> Option<String> {
-        if self.refused_in_a_row >= config.refused_in_a_row_max {
-            return Some(format!("{} messages in a row were refused", self.refused_in_a_row));
+        let Sample { tried, refused, refused_in_a_row } = self.sample;
+        if refused_in_a_row >= config.refused_in_a_row_max {
+            return Some(format!("{refused_in_a_row} messages in a row were refused"));
         }
-        let percent = self.refused as f64 * 100.0 / self.tried.max(1) as f64;
-        (self.tried >= REFUSED_SAMPLE && percent >= config.refused_percent_max && self.refused > 0)
-            .then(|| format!("{percent:.1} % of {} messages were refused", self.tried))
+        let percent = refused as f64 * 100.0 / tried.max(1) as f64;
+        (tried >= REFUSED_SAMPLE && percent >= config.refused_percent_max && refused > 0)
+            .then(|| format!("{percent:.1} % of {tried} messages were refused"))
     }
 }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::Replayer;
+use super::{Replayer, Sample};
 use crate::gate::{Effect, Holder, HolderKind, Order, OrderError};
 use crate::spool::{SpoolId, Stand};
 
@@ -99,6 +99,7 @@ impl Replayer {
             })
             .await??
         };
+        self.accept_probed(&release);
         for order in &ended {
             if let Effect::Cordon { member } = &order.effect
                 && let Some(index) = gate.plan().members.iter().position(|name| name == member)
@@ -241,11 +242,31 @@ impl Replayer {
         accepted
     }
 
+    /// A probe met a stranger before any mail did, and no cordon stands yet: the release takes it
+    /// for the member, as it would end a cordon.
+    fn accept_probed(&self, release: &Release) {
+        let gate = &self.corridor.gate;
+        for (index, member) in gate.plan().members.iter().enumerate() {
+            let known = self.corridor.relay.known(index);
+            let probed = known.probed.is_some() && known.probed == known.stranger;
+            let cordoned = crate::gate::order::is_cordoned(&gate.orders(), member);
+            if known.stranger.is_some() && !cordoned && (probed || release.unchecked) {
+                self.corridor.relay.accept_identity(index);
+                tracing::warn!(
+                    gate = gate.name(),
+                    member,
+                    by = release.holder.name,
+                    reason = release.reason,
+                    "release: another identity is accepted"
+                );
+            }
+        }
+    }
+
     fn start_counting(&self) {
         let mut inner = self.lock();
         inner.relayed = 0;
         inner.refused = 0;
-        inner.tried = 0;
-        inner.refused_in_a_row = 0;
+        inner.sample = Sample::default();
     }
 }

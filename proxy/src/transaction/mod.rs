@@ -1,7 +1,7 @@
 //! One mail transaction, in one of two corridors: pass couples it to a next hop, hold takes it into
 //! the spool. Both have the same verbs, so that the session does not know which it is.
 //!
-//! Verbs: [`Transaction::mail`], [`Transaction::rcpt`] and [`Transaction::data`] are only noted;
+//! Verbs: MAIL ([`Transaction::begin`]), [`Transaction::rcpt`] and [`Transaction::data`] are only noted;
 //! [`Transaction::settle`] carries them out and gives one reply each, in order (so a pipelining
 //! client is pipelined to the next hop). Then [`Transaction::mail_data`] takes the content, and
 //! [`Transaction::finish`] ends it.

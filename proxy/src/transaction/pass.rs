@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use smtp::{Extension, Extensions, Owed, Reply, Sender, Xforward, XforwardSource};
+use smtp::{Command, Extension, Extensions, Owed, Reply, Sender, Xforward, XforwardSource};
 
 use super::{ClientFacts, Corridor, Verb};
 use crate::gate::{MemberIndex, Permit};
@@ -277,7 +277,7 @@ impl Pass {
         if !taken.connection.can_reset() {
             return;
         }
-        taken.connection.queue(Owed::Rset, |output| output.extend_from_slice(RSET));
+        taken.connection.queue(Owed::Rset, |output| Command::Rset.encode(output));
         if taken.connection.flush(RESET).await.is_ok()
             && taken.connection.reply(RESET).await.is_ok()
         {
@@ -285,9 +285,6 @@ impl Pass {
         }
     }
 }
-
-/// RSET on the wire.
-const RSET: &[u8] = b"RSET\r\n";
 
 /// Says `verbs` on a connection and collects their replies: in one burst when the next hop offers
 /// PIPELINING, else one by one.
@@ -352,7 +349,7 @@ fn queue(taken: &mut Taken, verb: &Verb) {
             taken.connection.queue(Owed::Rcpt, |output| smtp::encode_rcpt(recipient, output));
         }
         Verb::Data => {
-            taken.connection.queue(Owed::Data, |output| smtp::Command::Data.encode(output));
+            taken.connection.queue(Owed::Data, |output| Command::Data.encode(output));
         }
     }
 }

@@ -57,14 +57,14 @@ impl Record<'_> {
             mode = self.mode,
             member = self.member.unwrap_or("-"),
             client = %Shown(self.client.as_ref()),
-            from = %self.from,
-            to = %self.to,
+            from = ?self.from,
+            to = ?self.to,
             recipients = self.recipients,
             size = self.size,
-            message_id = self.message_id.unwrap_or("-"),
+            message_id = ?self.message_id.unwrap_or("-"),
             tls = self.tls.unwrap_or("-"),
             outcome = self.outcome.as_str(),
-            reply = %self.reply,
+            reply = ?self.reply,
             seconds = %format_args!("{seconds:.6}"),
             "{}", self.what
         );
