@@ -29,7 +29,7 @@ use crate::health::{self, Health};
 use crate::id::Ids;
 use crate::listener::Listener;
 use crate::metrics::{Metrics, RelayCounts};
-use crate::relay::{HostPort, Memory, NextHop, Relay, Tls, TlsDemand, TlsError};
+use crate::relay::{HostPort, Memory, NextHop, Relay, Tls, TlsDemand, TlsError, Trust};
 use crate::replay::{Replayer, Settings};
 use crate::session::{self, Service};
 use crate::spool::seal::{self, KeyError, KeySource};
@@ -84,6 +84,20 @@ pub enum AppError {
         spool: PathBuf,
         /// Where the key should be.
         key: PathBuf,
+    },
+    /// An open order of a gate or member that the configuration does not have.
+    #[error(
+        "order {id} ({effect}: {reason}) is of {place}, which the configuration does not have: put it back, end the order (`lockgate orders end {id}`), then rename"
+    )]
+    OrderOfUnknown {
+        /// The order.
+        id: u64,
+        /// What it does.
+        effect: &'static str,
+        /// Why it was placed.
+        reason: String,
+        /// Gate, or gate and member.
+        place: String,
     },
     /// The spool cannot be opened.
     #[error(transparent)]
@@ -198,6 +212,8 @@ pub fn init(config: &Config) -> Result<InitReport, AppError> {
     if !initialised {
         OrderBook::create(&disk).map_err(at(data))?;
         made.push(data.join(crate::gate::state::FILE));
+        Memory::create(Arc::new(disk.clone())).map_err(at(data))?;
+        made.push(data.join(crate::relay::next_hop::FILE));
         let text = format!(
             "lockgate state directory, made {}\nversion 1\n",
             clock::rfc_3339(clock::unix_ms())
@@ -353,6 +369,7 @@ impl Core {
             .map(|gate| gate.name.as_str())
             .collect();
         let book = OrderBook::load(Arc::clone(&disk), &forward, clock::unix_ms()).map_err(at)?;
+        known_places(&book, config)?;
         let plans = names
             .iter()
             .zip(&config.gates)
@@ -402,10 +419,13 @@ impl Core {
             .iter()
             .map(|member| self.next_hop(gate, member))
             .collect::<Result<Vec<_>, _>>()?;
+        let outage_max = (gate.on_unreachable == config::OnUnreachable::Hold)
+            .then(|| Duration::from_secs(gate.health_outage_max_s));
         let relay = Arc::new(Relay::new(
             config.relay.clone(),
             next_hops,
             Arc::clone(&self.memory),
+            Trust::Learned { outage_max },
             Box::new(RelayCounts(Arc::clone(&counts))),
         ));
         let health = Arc::new(Health::new(
@@ -437,6 +457,7 @@ impl Core {
                 config.relay.clone(),
                 vec![next_hop],
                 Arc::clone(&self.memory),
+                Trust::Anyone,
                 Box::new(RelayCounts(Arc::clone(&counts))),
             )))
         });
@@ -524,6 +545,32 @@ pub(crate) fn next_hop(
 
 fn helo(name: &str) -> Result<smtp::ClientName, AppError> {
     smtp::ClientName::new(name).ok_or_else(|| AppError::HeloName(name.to_owned()))
+}
+
+/// An order must not lapse because its gate or member got another name.
+fn known_places(book: &OrderBook, config: &Config) -> Result<(), AppError> {
+    for order in book.orders() {
+        let gate = config.gates.iter().find(|gate| gate.name == order.gate);
+        let (place, known) = match &order.effect {
+            Effect::Cordon { member } => (
+                format!("member {member} of gate {}", order.gate),
+                gate.is_some_and(|gate| gate.members.iter().any(|other| other.name == *member)),
+            ),
+            Effect::Hold | Effect::Refuse | Effect::PauseReplay => {
+                (format!("gate {}", order.gate), gate.is_some())
+            }
+        };
+        if !known {
+            let (id, reason) = (order.id, order.reason.clone());
+            return Err(AppError::OrderOfUnknown {
+                id,
+                effect: order.effect.as_str(),
+                reason,
+                place,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Addresses of a forward gate's own members that are not also ours: mail from them would be a loop.

@@ -512,7 +512,7 @@ mod tests {
             tls: None,
             at_unix_ms: 1,
         };
-        memory.saw("out/sems1", &seen).unwrap();
+        memory.saw("out/sems1", &seen, None).unwrap();
         memory
     }
 

@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn moments_are_printed_as_the_rfcs_write_them() {
-        assert_eq!(rfc_5322(1_795_417_200_123), "Mon, 23 Nov 2026 06:20:00 +0000");
-        assert_eq!(rfc_3339(1_795_417_200_123), "2026-11-23T06:20:00.123Z");
+        assert_eq!(rfc_5322(1_795_414_800_123), "Mon, 23 Nov 2026 06:20:00 +0000");
+        assert_eq!(rfc_3339(1_795_414_800_123), "2026-11-23T06:20:00.123Z");
     }
 }

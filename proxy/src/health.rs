@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{unix_micros, unix_ms};
 use crate::config::OnUnreachable;
+use crate::gate::order::is_cordoned;
 use crate::gate::{Effect, Errand, Gate, Gates, Holder, HolderKind, MemberIndex, Mode};
 use crate::id::Ids;
 use crate::relay::{LinkError, Reach, Relay};
@@ -82,8 +83,11 @@ impl Health {
             let reason = format!("{stranger}: a person must look before it gets mail");
             return self.cordon(member, reason).await;
         }
-        let all_down = (0..self.gate.plan().members.len())
-            .all(|member| matches!(self.relay.known(member).reach, Reach::Down { .. }));
+        let orders = self.gate.orders();
+        let all_down = self.gate.plan().members.iter().enumerate().all(|(member, name)| {
+            is_cordoned(&orders, name)
+                || matches!(self.relay.known(member).reach, Reach::Down { .. })
+        });
         if self.settings.on_unreachable == OnUnreachable::Hold && all_down {
             let reason = format!("no member answers; {}: {error}", self.member_name(member));
             return self.place(Effect::Hold, OUTAGE, reason).await;
@@ -106,10 +110,18 @@ impl Health {
             self.gate.heed_brake();
             self.fence_new(&mut fenced, &stop).await;
             self.relay.expire().await;
-            if self.holds_for_outage() {
-                self.look().await;
-            } else {
-                self.meet_strangers().await;
+            let looking = async {
+                if self.holds_for_outage() {
+                    self.look().await;
+                } else {
+                    self.meet_strangers().await;
+                }
+            };
+            // A member that takes connections and says nothing must delay neither a stop nor an order.
+            tokio::select! {
+                () = looking => {}
+                () = stop.cancelled() => return,
+                _ = orders.changed() => orders.mark_changed(),
             }
         }
     }

@@ -16,6 +16,7 @@ use smtp::Reply;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,9 @@ const BACKLOG: i32 = 1024;
 
 /// Pause after an accept that failed, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that are being turned away at once.
+const STRANGERS_MAX: usize = 64;
 
 /// How long a client that is turned away may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -38,6 +42,8 @@ pub struct Listener {
     /// Never clients of this gate, whatever `allow` says: its own members (loops).
     deny: Vec<IpAddr>,
     counts: Arc<Counts>,
+    /// Bounds those that are told to go away; beyond it they are just closed.
+    strangers: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +70,14 @@ impl Listener {
         deny: &[IpAddr],
     ) -> io::Result<Self> {
         let deny = deny.to_vec();
-        Ok(Self { socket: bind(address)?, service, allow, deny, counts: Arc::default() })
+        Ok(Self {
+            socket: bind(address)?,
+            service,
+            allow,
+            deny,
+            counts: Arc::default(),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+        })
     }
 
     /// Where it listens.
@@ -107,13 +120,23 @@ impl Listener {
         if !self.allow.contains(peer.ip()) || self.deny.contains(&peer.ip().to_canonical()) {
             metrics.refused_connections.inc();
             tracing::info!(gate = self.service.corridor.gate.name(), client = %peer, "not allowed: 554");
-            tasks.spawn(session::turn_away(stream));
+            if let Ok(permit) = Arc::clone(&self.strangers).try_acquire_owned() {
+                tasks.spawn(async move {
+                    session::turn_away(stream).await;
+                    drop(permit);
+                });
+            }
             return;
         }
         let Some(counted) = self.count(peer.ip()) else {
             metrics.refused_connections.inc();
             tracing::warn!(gate = self.service.corridor.gate.name(), client = %peer, "too many connections: 421");
-            tasks.spawn(refuse(stream));
+            if let Ok(permit) = Arc::clone(&self.strangers).try_acquire_owned() {
+                tasks.spawn(async move {
+                    refuse(stream).await;
+                    drop(permit);
+                });
+            }
             return;
         };
         metrics.connections_total.inc();

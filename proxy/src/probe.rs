@@ -26,7 +26,7 @@ use crate::clock;
 use crate::gate::{Closed, Errand, Fenced, MemberIndex, Permit};
 use crate::id::TransactionId;
 use crate::outcome::Outcome;
-use crate::relay::{self, Connection, FinishError, LinkError, Stage};
+use crate::relay::{Connection, FinishError, LinkError, Stage};
 use crate::transaction::Corridor;
 use crate::transaction::record::{self, Record};
 
@@ -115,9 +115,10 @@ pub async fn probe(
         }
     };
     let message = message(corridor, id, &envelope, &result);
+    let fence = permit.fence();
     let end = tokio::select! {
         end = give(corridor, &permit, &envelope, &message, &mut result) => end,
-        fenced = permit.fenced() => Err(fenced.into()),
+        fenced = fence.down() => Err(fenced.into()),
     };
     drop(permit);
     let outcome = match end {
@@ -267,11 +268,11 @@ fn remember(corridor: &Corridor, member: MemberIndex, connection: &Connection) {
     let relay = &corridor.relay;
     let key = &relay.next_hop(member).key;
     let memory = relay.memory();
-    if let Err(stranger) = memory.saw(key, &relay::seen(connection)) {
+    if let Err(stranger) = relay.judge(member, connection) {
         tracing::warn!(gate = corridor.gate.name(), %stranger, "probe: taken by another server than the one that was learned");
     }
     // Also without a change: after a long outage the same server needs a probe as well.
-    memory.probed(key, connection.identity());
+    memory.probed(key, connection.identity(), clock::unix_ms());
     let memory = Arc::clone(memory);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = memory.save() {
@@ -378,7 +379,7 @@ mod tests {
     use crate::health::Health;
     use crate::id::Ids;
     use crate::metrics::{Metrics, RelayCounts};
-    use crate::relay::{HostPort, Memory, NextHop, Relay, Tls};
+    use crate::relay::{self, HostPort, Memory, NextHop, Relay, Tls, Trust};
     use crate::spool::{self, Key, Spool};
 
     const TIMEOUT: Duration = Duration::from_secs(20);
@@ -472,6 +473,7 @@ mod tests {
             relay::Config::default(),
             vec![next_hop],
             Arc::new(memory),
+            Trust::Learned { outage_max: None },
             counts,
         ));
         let config = spool::Config { free_bytes_min: 0, ..spool::Config::default() };
@@ -510,7 +512,7 @@ mod tests {
             tls: None,
             at_unix_ms: 1,
         };
-        corridor.relay.memory().saw("out/sems1", &seen).unwrap();
+        corridor.relay.memory().saw("out/sems1", &seen, None).unwrap();
     }
 
     async fn run(corridor: &Corridor, from: Option<&str>, to: &str) -> ProbeResult {
@@ -554,7 +556,7 @@ mod tests {
             "not accepted by itself"
         );
         assert_eq!(known.stranger.as_deref(), Some("host sems.example.net"));
-        assert_eq!(known.probed, known.stranger);
+        assert_eq!(known.probed.map(|probed| probed.identity), known.stranger);
     }
 
     #[tokio::test]

@@ -263,10 +263,15 @@ fn a_250_before_the_final_dot_is_not_believed() {
     sink.script(Rule::at(Stage::Middle, Action::Reply(vec!["250 2.0.0 eager".into()])));
     sink.script(Rule::at(Stage::End, Action::Silence));
     let mut client = Client::open(lockgate.outbound());
-    let receipt =
-        client.transaction(&Mail::new("w", 1, Kind::Attachment(2 * MIB)), Style::LockStep);
-    assert!(!receipt.accepted(), "{receipt:?}");
-    assert_eq!(receipt.end.unwrap().code, 451);
+    for line in ["MAIL FROM:<a@client.test>", "RCPT TO:<b@x.test>"] {
+        assert_eq!(client.command(line).code, 250);
+    }
+    assert_eq!(client.command("DATA").code, 354);
+    let mail = Mail::new("w", 1, Kind::Attachment(MIB));
+    client.send(&mail.data).unwrap();
+    sink.wait_for_out_of_turn(1);
+    client.send(b".\r\n").unwrap();
+    assert_eq!(client.expect_reply().code, 451);
 }
 
 #[test]

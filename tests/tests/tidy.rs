@@ -343,14 +343,10 @@ fn words_of_smtp_are_written_in_the_smtp_package() {
             found.insert(format!("{path} {word}"));
         }
     }
-    let allowed = [
-        ("proxy/src/relay/connection.rs QUIT", "said while closing, past the state machine"),
-        (
-            "proxy/src/session/mod.rs QUIT",
-            "a client that is turned away has no session to parse for",
-        ),
-        ("proxy/src/transaction/pass.rs RSET", "a constant, said in cleaning up"),
-    ];
+    let allowed = [(
+        "proxy/src/session/mod.rs QUIT",
+        "a client that is turned away has no session to parse for",
+    )];
     judge(&found, &allowed, "words of SMTP belong into proxy/smtp");
 }
 

@@ -500,11 +500,11 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut_between_characters() {
-        let text = format!("x{}", "\u{fc}".repeat(1500));
+        let text = format!("x{}", "\u{fc}".repeat(3000));
         let wire = encode(&Reply::new(250, text));
-        assert_eq!(wire.len(), 4 + 1999 + 2);
-        let full = encode(&Reply::new(250, "x".repeat(2000)));
-        assert_eq!(full.len(), 4 + 2000 + 2);
+        assert_eq!(wire.len(), 4 + TEXT_SENT_MAX - 1 + 2);
+        let full = encode(&Reply::new(250, "x".repeat(TEXT_SENT_MAX)));
+        assert_eq!(full.len(), 4 + TEXT_SENT_MAX + 2);
     }
 
     fn any_reply() -> impl Strategy<Value = Reply> {

@@ -102,7 +102,7 @@ pub(super) async fn end(
             let (by, force) = (holder.clone(), request.force);
             let ended = tokio::task::spawn_blocking(move || gates.end(id, &by, force)).await??;
             tracing::info!(gate = ended.gate, id, effect = ?ended.effect, by = holder.name, force, reason = request.reason, "order ended");
-            desk.accept_after(&ended);
+            desk.accept_after(&ended).await;
             Ok(ended)
         }
     };
@@ -186,7 +186,7 @@ impl Desk {
 
     /// Whoever ends a cordon of the health check, by force and by name, takes what answers now for
     /// the member: otherwise the next connection would bring the cordon back.
-    fn accept_after(&self, ended: &Order) {
+    async fn accept_after(&self, ended: &Order) {
         let Effect::Cordon { member } = &ended.effect else {
             return;
         };
@@ -198,7 +198,7 @@ impl Desk {
         };
         let members = &door.corridor.gate.plan().members;
         if let Some(index) = members.iter().position(|name| name == member) {
-            door.corridor.relay.accept_identity(index);
+            door.corridor.relay.accept_identity(index).await;
             tracing::warn!(gate = ended.gate, member, "the member is accepted without a probe");
         }
     }

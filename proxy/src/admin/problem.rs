@@ -93,6 +93,7 @@ impl From<LoadError> for Failure {
 impl From<MarkError> for Failure {
     fn from(error: MarkError) -> Self {
         let status = match error {
+            MarkError::NotDue { .. } => StatusCode::CONFLICT,
             MarkError::NotHeld(_) | MarkError::NoSuchPath { .. } => StatusCode::NOT_FOUND,
             MarkError::Write { .. } | MarkError::Failed | MarkError::Closed => {
                 StatusCode::SERVICE_UNAVAILABLE

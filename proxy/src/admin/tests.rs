@@ -17,7 +17,7 @@ use crate::gate::{Effect, Errand, Holder, HolderKind, Mode, OrderBook, Plan};
 use crate::health::Health;
 use crate::id::{Ids, TransactionId};
 use crate::metrics::RelayCounts;
-use crate::relay::{self, HostPort, Memory, NextHop, Relay, Tls};
+use crate::relay::{self, HostPort, Memory, NextHop, Relay, Tls, Trust};
 use crate::replay::Settings;
 use crate::spool::{self, Arrival, Key, Lane, SpoolId};
 
@@ -93,6 +93,7 @@ async fn house() -> House {
                 relay::Config::default(),
                 vec![next_hop],
                 Arc::clone(&memory),
+                Trust::Learned { outage_max: None },
                 Box::new(RelayCounts(Arc::clone(&counts))),
             ));
             let health = Arc::new(Health::new(
@@ -330,7 +331,7 @@ async fn the_fence_aborts_what_is_older_and_the_wait_tells_who_is_left() {
     let after_dot = gate.enter(TransactionId::from_u64(2), |_| true);
     after_dot.pass_final_dot().unwrap();
     let epoch = house.hold(Some("outbound")).await.json()["epochs"][0]["epoch"].as_u64().unwrap();
-    timeout(PATIENCE, before_dot.fenced()).await.unwrap();
+    timeout(PATIENCE, before_dot.fence().down()).await.unwrap();
     drop(before_dot);
     let quiet = format!("/v1/gates/outbound/quiet?epoch={epoch}");
     let answer = house.get(&quiet).await.json();
@@ -390,7 +391,7 @@ async fn held_mail_is_listed_in_order_of_arrival_and_narrowed_by_every_filter() 
     assert_eq!(first.reverse_path, "sender0@a.test");
     assert_eq!(first.forward_paths[0].address, "Rcpt@B.test");
     assert_eq!(first.message_id.as_deref(), Some("<sender0@a.test-Rcpt@B.test>"));
-    assert_eq!(first.held_at, "2023-11-14T22:13:20Z");
+    assert_eq!(first.held_at, "2023-11-14T22:13:20.000Z");
     for (query, expected) in [
         ("gate=inbound&limit=2", vec![1, 3]),
         ("sender=SENDER17%40", vec![17]),
@@ -579,8 +580,8 @@ async fn a_cordon_for_a_changed_identity_is_an_alarm_and_ends_by_force_with_the_
         tls: None,
         at_unix_ms: 1,
     };
-    relay.memory().saw(key, &seen("old.example")).unwrap();
-    relay.memory().saw(key, &seen("new.example")).unwrap_err();
+    relay.memory().saw(key, &seen("old.example"), None).unwrap();
+    relay.memory().saw(key, &seen("new.example"), None).unwrap_err();
     let gates = Arc::clone(&house.desk.parts.gates);
     let gate = gates.named("outbound").unwrap();
     let cordon = Effect::Cordon { member: "sems1".into() };

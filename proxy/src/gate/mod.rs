@@ -204,6 +204,23 @@ pub struct Permit {
     alive: Arc<Alive>,
 }
 
+/// Tells when a permit was aborted; lives apart from it, so that work with the permit can be given up
+/// midway.
+#[derive(Clone, Debug)]
+pub struct Fence(Arc<Alive>);
+
+impl Fence {
+    /// Resolves when the fence came down before the final dot; never after it.
+    pub async fn down(&self) -> Fenced {
+        loop {
+            if self.0.stage.load(Ordering::Acquire) == ABORTED {
+                return Fenced;
+            }
+            self.0.abort.notified().await;
+        }
+    }
+}
+
 /// A fence came down before the final dot was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("aborted before the final dot by an order on the gate")]
@@ -453,11 +470,11 @@ impl Gate {
         alive
     }
 
-    /// Looks at the brake file; when it is there, holds this gate. Blocking, but only when the file
+    /// Looks at the brake file; when it is there, or nobody can tell, holds this gate. Blocking, but only when the file
     /// is found for the first time.
     pub fn heed_brake(&self) {
         let cell = self.cell();
-        if cell.plan.returns.is_some() || !self.gates.brake.exists() {
+        if cell.plan.returns.is_some() || !self.gates.brake.try_exists().unwrap_or(true) {
             return;
         }
         let braked =
@@ -658,14 +675,16 @@ impl Permit {
             .map_err(|_| Fenced)
     }
 
-    /// Resolves when the fence aborts this permit.
-    pub async fn fenced(&self) -> Fenced {
-        loop {
-            if self.alive.stage.load(Ordering::Acquire) == ABORTED {
-                return Fenced;
-            }
-            self.alive.abort.notified().await;
-        }
+    /// Has the fence aborted this permit?
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.alive.stage.load(Ordering::Acquire) == ABORTED
+    }
+
+    /// What tells that the fence has aborted this permit.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        Fence(Arc::clone(&self.alive))
     }
 }
 
@@ -892,7 +911,7 @@ mod tests {
         late.pass_final_dot().unwrap();
         let epoch = hold(&gates);
         assert_eq!(gate.abort_older(epoch, None), 1);
-        assert_eq!(early.fenced().await, Fenced);
+        assert_eq!(early.fence().down().await, Fenced);
         assert!(early.pass_final_dot().is_err());
         assert!(gate.older(epoch).iter().any(|alive| alive.id == id(2) && alive.after_final_dot()));
     }

@@ -49,6 +49,19 @@ pub enum Effect {
     PauseReplay,
 }
 
+impl Effect {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Refuse => "refuse",
+            Self::Cordon { .. } => "cordon",
+            Self::PauseReplay => "pause replay",
+        }
+    }
+}
+
 /// What kind of party holds an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -23,7 +23,7 @@ use crate::clock;
 
 pub use config::Config;
 pub use connection::{Connection, FinishError, LinkError, Stage};
-pub use next_hop::{HostPort, Known, Memory, NextHop, Reach, Seen, Stranger};
+pub use next_hop::{HostPort, Known, Memory, NextHop, Probed, Reach, Seen, Stranger};
 pub use pool::Pool;
 pub use tls::{Tls, TlsDemand, TlsError};
 
@@ -40,12 +40,26 @@ pub struct Relay {
     config: Config,
     members: Vec<Member>,
     memory: Arc<Memory>,
+    trust: Trust,
     counts: Box<dyn Counts>,
 }
 
 struct Member {
     next_hop: NextHop,
     pool: Pool,
+}
+
+/// Who may answer in the place of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The server that was learned; one that was away for longer than `outage_max` needs a person's
+    /// look first, where the gate holds by itself.
+    Learned {
+        /// Longest absence.
+        outage_max: Option<Duration>,
+    },
+    /// Anyone: the host for reports of ours, which hold nothing that was to be encrypted.
+    Anyone,
 }
 
 /// A connection that is out of its pool; it goes back by [`Relay::give_back`] or is closed.
@@ -81,13 +95,14 @@ impl Relay {
         config: Config,
         next_hops: Vec<NextHop>,
         memory: Arc<Memory>,
+        trust: Trust,
         counts: Box<dyn Counts>,
     ) -> Self {
         let members = next_hops
             .into_iter()
             .map(|next_hop| Member { next_hop, pool: Pool::default() })
             .collect();
-        Self { config, members, memory, counts }
+        Self { config, members, memory, trust, counts }
     }
 
     /// Its configuration.
@@ -172,19 +187,33 @@ impl Relay {
     /// See [`LinkError`].
     pub async fn open(&self, member: usize) -> Result<Connection, LinkError> {
         let connection = self.open_unchecked(member).await?;
-        let key = &self.members[member].next_hop.key;
-        match self.memory.saw(key, &seen(&connection)) {
+        match self.judge(member, &connection) {
             Ok(changed) => {
                 if changed {
-                    self.save();
+                    self.save().await;
                 }
                 Ok(connection)
             }
             Err(stranger) => {
                 self.counts.failed();
-                self.save();
+                self.save().await;
                 connection.quit().await;
                 Err(LinkError::Stranger(stranger))
+            }
+        }
+    }
+
+    /// Compares who answers with who was learned, and learns.
+    ///
+    /// # Errors
+    /// [`Stranger`]: nothing may be given to it.
+    pub fn judge(&self, member: usize, connection: &Connection) -> Result<bool, Stranger> {
+        let key = &self.members[member].next_hop.key;
+        match self.trust {
+            Trust::Learned { outage_max } => self.memory.saw(key, &seen(connection), outage_max),
+            Trust::Anyone => {
+                self.memory.trust(key, &seen(connection));
+                Ok(false)
             }
         }
     }
@@ -229,24 +258,29 @@ impl Relay {
     }
 
     /// A person takes whoever answers for the member from now on.
-    pub fn accept_identity(&self, member: usize) {
+    pub async fn accept_identity(&self, member: usize) {
         self.memory.accept_identity(&self.members[member].next_hop.key);
-        self.save();
+        self.save().await;
     }
 
-    fn save(&self) {
+    /// Writes what was learned, before it is used: after a crash it must not be learned from another.
+    pub async fn save(&self) {
         let memory = Arc::clone(&self.memory);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = memory.save() {
+        let written = tokio::task::spawn_blocking(move || memory.save()).await;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
                 tracing::error!(%error, "what was learned of the members could not be written");
             }
-        });
+            Err(error) => {
+                tracing::error!(%error, "what was learned of the members could not be written");
+            }
+        }
     }
 }
 
 /// What a connection found.
-#[must_use]
-pub fn seen(connection: &Connection) -> Seen {
+fn seen(connection: &Connection) -> Seen {
     let at_unix_ms = clock::unix_ms();
     Seen {
         extensions: *connection.extensions(),

@@ -127,6 +127,15 @@ pub struct NextHop {
     pub tls: Tls,
 }
 
+/// Who took a probe, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Its identity.
+    pub identity: String,
+    /// Milliseconds since the epoch.
+    pub at_unix_ms: u64,
+}
+
 /// What the last attempt to reach a next hop found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -154,8 +163,8 @@ pub struct Known {
     pub identity: Option<String>,
     /// An identity that was found in its place, and is not accepted.
     pub stranger: Option<String>,
-    /// A stranger that took a probe: a person may accept it.
-    pub probed: Option<String>,
+    /// Who took a probe last, and when: a person may accept it.
+    pub probed: Option<Probed>,
     /// When it last answered, in milliseconds since the epoch.
     pub seen_unix_ms: Option<u64>,
     /// TLS of the last connection.
@@ -214,22 +223,39 @@ pub struct Seen {
     pub at_unix_ms: u64,
 }
 
-/// Another server answered in the place of the one that was learned.
+/// Whoever answered may not be given mail before a person has looked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found} answered where {expected} is expected")]
-pub struct Stranger {
-    /// Who was learned.
-    pub expected: String,
-    /// Who answered.
-    pub found: String,
+pub enum Stranger {
+    /// Another server answered in the place of the one that was learned.
+    #[error("{found} answered where {expected} is expected")]
+    Changed {
+        /// Who was learned.
+        expected: String,
+        /// Who answered.
+        found: String,
+    },
+    /// It calls itself the same, but was away for long: it may have been installed anew.
+    #[error("it was away for {seconds} s, longer than health_outage_max_s")]
+    Away {
+        /// How long.
+        seconds: u64,
+    },
 }
 
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Memory {
-    /// Reads what was learned. Without the file everything is learned anew; of a damaged one the
-    /// second value says why, and the caller must hold: who a member was is not known any more.
+    /// Writes an empty file; only the making of a new state directory calls this.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn create(disk: Arc<dyn Disk>) -> io::Result<()> {
+        Self { disk, writing: Mutex::new(()), known: Mutex::default() }.save()
+    }
+
+    /// Reads what was learned. Where the file is missing or damaged the second value says why, and
+    /// the caller must hold: who a member was is not known any more.
     ///
     /// # Errors
     /// When the disk cannot be read.
@@ -237,7 +263,7 @@ impl Memory {
         let mut doubt = None;
         let mut known = BTreeMap::new();
         match snapshot::load(&*disk, &PathBuf::from(FILE), MAGIC)? {
-            Loaded::Missing => {}
+            Loaded::Missing => doubt = Some("the file is missing".to_owned()),
             Loaded::Damaged(what) => doubt = Some(what.to_owned()),
             Loaded::Stored { version, .. } if version != VERSION => {
                 doubt = Some(format!("it has version {version}"));
@@ -271,17 +297,34 @@ impl Memory {
     /// Notes that a next hop answered. `Ok(true)` when something changed that [`Memory::save`]
     /// should keep.
     ///
+    /// With `outage_max`, one that was away for longer is a stranger too.
+    ///
     /// # Errors
-    /// [`Stranger`] when it is not the one that was learned: nothing may be given to it.
-    pub fn saw(&self, key: &str, seen: &Seen) -> Result<bool, Stranger> {
+    /// [`Stranger`]: nothing may be given to it.
+    pub fn saw(
+        &self,
+        key: &str,
+        seen: &Seen,
+        outage_max: Option<Duration>,
+    ) -> Result<bool, Stranger> {
         let mut all = self.lock();
         let known = all.entry(key.to_owned()).or_default();
+        if let (Reach::Down { since, .. }, Some(outage_max), Some(_)) =
+            (known.reach, outage_max, &known.identity)
+            && since.elapsed() > outage_max
+        {
+            // It stays down until a person accepts it: every connection is judged alike.
+            return Err(Stranger::Away { seconds: since.elapsed().as_secs() });
+        }
         known.reach = Reach::Up;
         if let Some(expected) = &known.identity
             && *expected != seen.identity
         {
             known.stranger = Some(seen.identity.clone());
-            return Err(Stranger { expected: expected.clone(), found: seen.identity.clone() });
+            return Err(Stranger::Changed {
+                expected: expected.clone(),
+                found: seen.identity.clone(),
+            });
         }
         let changed =
             known.identity.is_none() || known.extensions.as_ref() != Some(&seen.extensions);
@@ -291,6 +334,17 @@ impl Memory {
         known.seen_unix_ms = Some(seen.at_unix_ms);
         known.tls.clone_from(&seen.tls);
         Ok(changed)
+    }
+
+    /// Notes that a next hop answered whose identity does not matter.
+    pub fn trust(&self, key: &str, seen: &Seen) {
+        let mut all = self.lock();
+        let known = all.entry(key.to_owned()).or_default();
+        known.reach = Reach::Up;
+        known.identity = Some(seen.identity.clone());
+        known.extensions = Some(seen.extensions);
+        known.seen_unix_ms = Some(seen.at_unix_ms);
+        known.tls.clone_from(&seen.tls);
     }
 
     /// Notes that a next hop could not be reached, and when to try again.
@@ -306,8 +360,9 @@ impl Memory {
     }
 
     /// A probe was accepted by whoever answers now.
-    pub fn probed(&self, key: &str, identity: &str) {
-        self.lock().entry(key.to_owned()).or_default().probed = Some(identity.to_owned());
+    pub fn probed(&self, key: &str, identity: &str, at_unix_ms: u64) {
+        let probed = Probed { identity: identity.to_owned(), at_unix_ms };
+        self.lock().entry(key.to_owned()).or_default().probed = Some(probed);
     }
 
     /// A person takes the stranger for the member from now on.
@@ -316,8 +371,9 @@ impl Memory {
         let known = all.entry(key.to_owned()).or_default();
         if let Some(stranger) = known.stranger.take() {
             known.identity = Some(stranger);
-            known.probed = None;
         }
+        known.reach = Reach::Unknown;
+        known.probed = None;
     }
 
     /// Is it worth a try now?

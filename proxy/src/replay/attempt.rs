@@ -23,12 +23,15 @@ use crate::clock::unix_ms;
 use crate::gate::Permit;
 use crate::metrics::GateMetrics;
 use crate::outcome::Outcome;
-use crate::relay::{FinishError, LinkError, Relay, Taken, Waits};
+use crate::relay::{FinishError, LinkError, Relay, Stage, Taken, Waits};
 use crate::spool::{
     Arrival, DataReader, Done, HeldMessage, Kept, Lane, LoadError, Mark, Need, PathState, Spool,
     SpoolId,
 };
 use crate::transaction::record::{self, Record};
+
+/// Pause before a message that could not be read is read again.
+const READ_PAUSE_MS: u64 = 30_000;
 
 /// What an attempt needs besides the message.
 pub(super) struct Context {
@@ -69,6 +72,12 @@ pub(super) struct Ended {
     pub(super) link: Option<LinkError>,
     /// Some recipients were put off by 452 4.5.3 after others were taken: at once again.
     pub(super) again: bool,
+    /// A forward-path is uncertain, whatever became of the others.
+    pub(super) uncertain: bool,
+    /// It could not be read now.
+    pub(super) unreadable: bool,
+    /// Outcomes that are known and could not be written: to be written before anything else.
+    pub(super) unwritten: Vec<(u32, Mark)>,
     /// Earliest next try of a deferred forward-path.
     pub(super) due_unix_ms: Option<u64>,
 }
@@ -104,6 +113,9 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
         outcome: Outcome::Deferred,
         link: None,
         again: false,
+        uncertain: false,
+        unreadable: false,
+        unwritten: Vec::new(),
         due_unix_ms: None,
     };
     let mut message = match load(&context.spool, id).await {
@@ -111,6 +123,9 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
         Err(LoadError::NotHeld(_)) => return ended,
         Err(error) => {
             tracing::error!(%id, gate = context.gate, %error, "replay: the message cannot be read; it is kept and named");
+            // The disk may answer again later; of what is damaged the spool forgets it is due.
+            ended.unreadable = true;
+            ended.due_unix_ms = Some(unix_ms() + READ_PAUSE_MS);
             return ended;
         }
     };
@@ -118,9 +133,13 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
     let Some(envelope) = narrowed(&message.held.envelope, &paths) else {
         return ended;
     };
-    let mut taken = match context.relay.take(context.member, false).await {
-        Ok(taken) => taken,
-        Err(error) => {
+    let mut taken = match take(context, permit).await {
+        None => {
+            ended.again = true;
+            return ended;
+        }
+        Some(Ok(taken)) => taken,
+        Some(Err(error)) => {
             ended.feedback = Feedback::PushedBack;
             ended.link = Some(error);
             return ended;
@@ -136,18 +155,19 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
         feedback: Feedback::Neutral,
         reply: None,
         link: None,
+        heard: false,
+        fenced: false,
     };
-    let usable = delivery.run(&mut taken).await;
-    // A pooled connection that had died meanwhile is no fault of the member.
-    let stale = taken.pooled && delivery.link.is_some() && delivery.reply.is_none();
-    if stale {
+    let mut usable = delivery.run_or_fence(&mut taken).await;
+    // A pooled connection that had died meanwhile is no fault of the member: nothing was heard on
+    // it, so nothing of this message was asked for yet.
+    if taken.pooled && delivery.link.is_some() && !delivery.heard && !delivery.fenced {
         delivery.link = None;
+        delivery.feedback = Feedback::Neutral;
         match context.relay.take(context.member, true).await {
             Ok(fresh) => {
                 taken = fresh;
-                if delivery.run(&mut taken).await {
-                    context.relay.give_back(taken);
-                }
+                usable = delivery.run_or_fence(&mut taken).await;
             }
             Err(error) => {
                 ended.feedback = Feedback::PushedBack;
@@ -155,7 +175,8 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
                 return ended;
             }
         }
-    } else if usable {
+    }
+    if usable {
         context.relay.give_back(taken);
     }
     ended.feedback = delivery.feedback;
@@ -186,6 +207,16 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
     }
     .log();
     ended
+}
+
+/// A connection to the member; none when a fence came first.
+async fn take(context: &Context, permit: Option<&Permit>) -> Option<Result<Taken, LinkError>> {
+    let taking = context.relay.take(context.member, false);
+    let Some(fence) = permit.map(Permit::fence) else { return Some(taking.await) };
+    tokio::select! {
+        taken = taking => Some(taken),
+        _ = fence.down() => None,
+    }
 }
 
 /// Writes the marks that follow from the outcomes.
@@ -248,6 +279,7 @@ async fn conclude(
         };
         marks.push((path.index, mark));
     }
+    ended.uncertain = uncertain > 0;
     ended.outcome = if uncertain > 0 {
         Outcome::Uncertain
     } else if refused > 0 {
@@ -262,10 +294,10 @@ async fn conclude(
     if marks.is_empty() {
         return;
     }
-    if let Err(error) = context.spool.mark(ended.id, marks).await {
-        // The Offered mark stands: after a restart these forward-paths are uncertain.
-        tracing::error!(id = %ended.id, gate = context.gate, %error, "replay: the outcome could not be written");
-        ended.outcome = Outcome::Uncertain;
+    if let Err(error) = context.spool.mark(ended.id, marks.clone()).await {
+        // What was offered is known here, and only here: after a restart it is uncertain.
+        tracing::error!(id = %ended.id, gate = context.gate, %error, "replay: the outcome could not be written; it will be tried again");
+        ended.unwritten = marks;
         ended.feedback = Feedback::PushedBack;
     }
 }
@@ -356,10 +388,36 @@ struct Delivery<'a> {
     reply: Option<Reply>,
     /// The link broke.
     link: Option<LinkError>,
+    /// A reply was read: from here on this connection decides, and no other is tried.
+    heard: bool,
+    /// A fence came down before the final dot.
+    fenced: bool,
 }
 
 impl Delivery<'_> {
-    /// Runs to the end. True: the connection may serve again.
+    /// Runs to the end, or to a fence that comes before the final dot: then nothing has happened to
+    /// the message. True: the connection may serve again.
+    async fn run_or_fence(&mut self, taken: &mut Taken) -> bool {
+        let Some(fence) = self.permit.map(Permit::fence) else {
+            return self.run(taken).await;
+        };
+        tokio::select! {
+            usable = self.run(taken) => usable,
+            _ = fence.down() => {
+                self.fenced = true;
+                self.all(|| PathOutcome::Rest);
+                false
+            }
+        }
+    }
+
+    /// A reply that was owed.
+    async fn hear(&mut self, taken: &mut Taken, wait: Duration) -> Result<Reply, LinkError> {
+        let reply = taken.connection.reply(wait).await?;
+        self.heard = true;
+        Ok(reply)
+    }
+
     async fn run(&mut self, taken: &mut Taken) -> bool {
         match self.talk(taken).await {
             Ok(()) => true,
@@ -408,13 +466,13 @@ impl Delivery<'_> {
         }
         taken.connection.flush(waits.block).await?;
         for _ in 0..identity {
-            let reply = taken.connection.reply(waits.mail).await?;
+            let reply = self.hear(taken, waits.mail).await?;
             if reply.code() == 421 {
                 self.all(|| PathOutcome::Deferred(reply.clone()));
                 return Err(closing(reply));
             }
         }
-        let mail = taken.connection.reply(waits.mail).await?;
+        let mail = self.hear(taken, waits.mail).await?;
         let mail_taken = mail.is_positive();
         if !mail_taken {
             self.judge_mail(&mail);
@@ -431,7 +489,7 @@ impl Delivery<'_> {
                 queue_rcpt(taken, recipient, dsn);
                 taken.connection.flush(waits.block).await?;
             }
-            let reply = taken.connection.reply(waits.rcpt).await?;
+            let reply = self.hear(taken, waits.rcpt).await?;
             if reply.code() == 421 {
                 self.reply = Some(reply.clone());
                 return Err(closing(reply));
@@ -446,7 +504,7 @@ impl Delivery<'_> {
         }
         taken.connection.queue(Owed::Data, |output| smtp::Command::Data.encode(output));
         taken.connection.flush(waits.block).await?;
-        let reply = taken.connection.reply(waits.data).await?;
+        let reply = self.hear(taken, waits.data).await?;
         if reply.is_intermediate() {
             return Ok(true);
         }
@@ -468,10 +526,14 @@ impl Delivery<'_> {
     /// Mail data: the `Offered` mark, the final dot, the reply.
     async fn give(&mut self, taken: &mut Taken, waits: Waits) -> Result<(), LinkError> {
         let mut last = std::mem::take(&mut self.message.ahead);
+        let mut octets = last.len() as u64;
         while !self.message.whole {
             taken.connection.mail_data(&last, waits.block).await?;
             match self.next_piece().await {
-                Some(piece) => last = piece,
+                Some(piece) => {
+                    octets += piece.len() as u64;
+                    last = piece;
+                }
                 None if self.message.whole => last = Vec::new(),
                 // Damaged: closing without the final dot throws away what was sent.
                 None => {
@@ -479,15 +541,23 @@ impl Delivery<'_> {
                     self.all_undecided(|| PathOutcome::Deferred(damaged.clone()));
                     self.reply = Some(damaged);
                     return Err(LinkError::Protocol {
-                        stage: crate::relay::Stage::MailData,
+                        stage: Stage::MailData,
                         what: "the held message cannot be read whole".into(),
                     });
                 }
             }
         }
+        if octets != self.message.held.size {
+            // Never expected, and the last chance to notice: less than the message, or more, must
+            // not be completed.
+            let wrong = format!("{octets} octets read of {}", self.message.held.size);
+            tracing::error!(id = %self.message.held.id, wrong, "replay: not sent");
+            return Err(LinkError::Protocol { stage: Stage::MailData, what: wrong });
+        }
         if self.permit.is_some_and(|permit| permit.pass_final_dot().is_err()) {
-            self.all_undecided(|| PathOutcome::Rest);
-            return Err(LinkError::Closed { stage: crate::relay::Stage::MailData });
+            self.fenced = true;
+            self.all(|| PathOutcome::Rest);
+            return Err(LinkError::Closed { stage: Stage::MailData });
         }
         let offered = self
             .paths
@@ -499,7 +569,7 @@ impl Delivery<'_> {
             tracing::error!(id = %self.message.held.id, %error, "replay: not sent, for the mark could not be written");
             self.all_undecided(|| PathOutcome::Rest);
             return Err(LinkError::Protocol {
-                stage: crate::relay::Stage::MailData,
+                stage: Stage::MailData,
                 what: "the mark before the final dot could not be written".into(),
             });
         }
@@ -623,7 +693,7 @@ impl Delivery<'_> {
 }
 
 fn closing(reply: Reply) -> LinkError {
-    LinkError::Refused { stage: crate::relay::Stage::Rset, reply }
+    LinkError::Refused { stage: Stage::Rset, reply }
 }
 
 fn queue_rcpt(taken: &mut Taken, recipient: &Recipient, dsn: bool) {

@@ -36,12 +36,10 @@ impl Replayer {
     /// # Errors
     /// Why it was left as it was, in words.
     pub async fn change(&self, id: SpoolId, change: Change) -> Result<(), String> {
+        let _claim = self.claim(id)?;
         let Some(summary) = self.corridor.spool.summary(id) else {
             return Err("it is not held (any more)".into());
         };
-        if self.lock().in_flight.contains(&id) {
-            return Err("it is being tried now; ask again when the attempt has ended".into());
-        }
         match change {
             Change::Remove { reason } => {
                 tracing::warn!(%id, gate = self.corridor.gate.name(), %reason, "held: removed");
@@ -58,16 +56,7 @@ impl Replayer {
                     return Err("none of its forward-paths waits to be tried again".into());
                 }
                 self.write(id, marks).await?;
-                let mut inner = self.lock();
-                inner.uncertain.remove(&id);
-                if summary.lane == Lane::Dsn {
-                    inner.reports.push_back(id);
-                } else {
-                    inner.retries.insert((at_unix_ms, id));
-                }
-                drop(inner);
                 tracing::info!(%id, gate = self.corridor.gate.name(), "held: due now");
-                self.wake.notify_one();
                 Ok(())
             }
             Change::Fail => self.fail(id, &summary.paths, summary.lane).await,
@@ -82,11 +71,43 @@ impl Replayer {
                 if marks.is_empty() {
                     return Err("none of its forward-paths is uncertain".into());
                 }
-                self.lock().uncertain.remove(&id);
                 tracing::warn!(%id, gate = self.corridor.gate.name(), "held: settled as delivered");
                 self.write(id, marks).await
             }
         }
+    }
+
+    /// The rule for uncertain mail without evidence: it is sent again. Only what is uncertain is
+    /// touched; what waits for a person goes on waiting.
+    ///
+    /// # Errors
+    /// Why it was left as it was, in words.
+    pub(super) async fn settle(&self, id: SpoolId) -> Result<(), String> {
+        let _claim = self.claim(id)?;
+        let Some(summary) = self.corridor.spool.summary(id) else {
+            return Err("it is not held (any more)".into());
+        };
+        let at_unix_ms = unix_ms();
+        let marks = marks(&summary.paths, |state| match state {
+            PathState::Offered { .. } => retry(state, at_unix_ms),
+            _ => None,
+        });
+        if marks.is_empty() {
+            return Err("none of its forward-paths is uncertain".into());
+        }
+        self.write(id, marks).await
+    }
+
+    /// Keeps attempts and other changes away from a message while it is changed.
+    fn claim(&self, id: SpoolId) -> Result<Claim<'_>, String> {
+        let mut inner = self.lock();
+        if inner.in_flight.contains(&id) {
+            return Err("it is being tried now; ask again when the attempt has ended".into());
+        }
+        if !inner.claimed.insert(id) {
+            return Err("it is being changed now; ask again in a moment".into());
+        }
+        Ok(Claim { replayer: self, id })
     }
 
     async fn write(&self, id: SpoolId, marks: Vec<(u32, Mark)>) -> Result<(), String> {
@@ -144,9 +165,7 @@ impl Replayer {
                 Some((index, Mark::Done { how, reply: reply.into() }))
             })
             .collect();
-        self.write(id, marks).await?;
-        self.wake.notify_one();
-        Ok(())
+        self.write(id, marks).await
     }
 
     async fn look(&self, id: SpoolId) -> Result<(Envelope, Vec<u8>, u64), LoadError> {
@@ -187,6 +206,26 @@ impl Replayer {
         writer.write(wire).await.map_err(words)?;
         writer.commit(None).await.map_err(words)?;
         Ok(())
+    }
+}
+
+/// A message that is being changed. When the change ends, the replayer looks at it anew.
+struct Claim<'a> {
+    replayer: &'a Replayer,
+    id: SpoolId,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let summary = self.replayer.corridor.spool.summary(self.id);
+        let mut inner = self.replayer.lock();
+        inner.claimed.remove(&self.id);
+        inner.forget(self.id);
+        if let Some(summary) = summary {
+            inner.sort_in(&summary);
+        }
+        drop(inner);
+        self.replayer.wake.notify_one();
     }
 }
 

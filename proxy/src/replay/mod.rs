@@ -18,14 +18,15 @@ pub mod config;
 pub mod dsn;
 pub mod pace;
 mod release;
+mod retries;
 pub mod schedule;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use change::Change;
@@ -42,6 +43,7 @@ use crate::spool::{Kept, Lane, Mark, PathState, SpoolId, Stand, Summary};
 use crate::transaction::Corridor;
 use attempt::{Context, Ended, Feedback, attempt};
 use pace::{Limits, Pace, Wait};
+use retries::Retries;
 
 /// Messages looked at in one step through the spool.
 const STEP: usize = 512;
@@ -144,15 +146,23 @@ struct Inner {
     /// Reports of ours that are due.
     reports: VecDeque<SpoolId>,
     /// Reports of ours by the time of their next try.
-    report_retries: BTreeSet<(u64, SpoolId)>,
+    report_retries: Retries,
     /// Where the walk through the spool stands; none: at its start.
     cursor: Option<SpoolId>,
     /// The walk came to the end, and nothing was held since.
     at_tail: bool,
     walked_at: Option<Instant>,
     /// Tried before, by the time of the next try.
-    retries: BTreeSet<(u64, SpoolId)>,
+    retries: Retries,
     in_flight: HashSet<SpoolId>,
+    /// The message of each attempt, and whether it is a first one, should the attempt panic.
+    running: HashMap<task::Id, (SpoolId, bool)>,
+    /// Outcomes that are known and not yet written; their messages are claimed meanwhile.
+    unwritten: HashMap<SpoolId, Vec<(u32, Mark)>>,
+    /// Never tried, because they could not be read.
+    unreadable: HashSet<SpoolId>,
+    /// A person changes these now: they are not tried meanwhile.
+    claimed: HashSet<SpoolId>,
     /// Attempts under way that are first ones.
     first_in_flight: u64,
     uncertain: HashMap<SpoolId, Instant>,
@@ -208,12 +218,16 @@ impl Replayer {
             front: VecDeque::new(),
             fresh: VecDeque::new(),
             reports: VecDeque::new(),
-            report_retries: BTreeSet::new(),
+            report_retries: Retries::default(),
             cursor: None,
             at_tail: false,
             walked_at: None,
-            retries: BTreeSet::new(),
+            retries: Retries::default(),
             in_flight: HashSet::new(),
+            running: HashMap::new(),
+            unwritten: HashMap::new(),
+            unreadable: HashSet::new(),
+            claimed: HashSet::new(),
             first_in_flight: 0,
             uncertain: HashMap::new(),
             relayed: 0,
@@ -245,9 +259,9 @@ impl Replayer {
             let hungry = self.lock().at_tail;
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(ended) = attempts.join_next(), if !attempts.is_empty() => {
+                Some(ended) = attempts.join_next_with_id(), if !attempts.is_empty() => {
                     self.joined(ended).await;
-                    while let Some(ended) = attempts.try_join_next() {
+                    while let Some(ended) = attempts.try_join_next_with_id() {
                         self.joined(ended).await;
                     }
                 }
@@ -257,7 +271,7 @@ impl Replayer {
                 () = tokio::time::sleep(nap) => {}
             }
         }
-        while let Some(ended) = attempts.join_next().await {
+        while let Some(ended) = attempts.join_next_with_id().await {
             self.joined(ended).await;
         }
     }
@@ -392,6 +406,7 @@ impl Replayer {
     /// Starts attempts while pace and orders allow; says how long to wait for more.
     async fn start_some(self: &Arc<Self>, attempts: &mut JoinSet<Ended>) -> Duration {
         let open = self.note_open();
+        self.write_unwritten().await;
         if open {
             self.settle_overdue().await;
         }
@@ -442,6 +457,8 @@ impl Replayer {
         attempts: &mut JoinSet<Ended>,
     ) -> bool {
         let corridor = &self.corridor;
+        let lane = self.corridor.spool.summary(job.id).map(|summary| summary.lane);
+        let job = if lane == Some(Lane::Dsn) { Job { from: Source::Report, ..job } } else { job };
         let (permit, relay, member) = if job.from == Source::Report {
             let Some(reports) = &self.reports else {
                 self.keep_report(job.id).await;
@@ -465,11 +482,16 @@ impl Replayer {
                 }
             }
         };
-        let first = self.is_first(job.id);
+        let first = lane == Some(Lane::Mail) && self.is_first(job.id);
         let context = {
             let mut inner = self.lock();
+            // Whatever brought it here twice: one attempt at a time, and the one under way, or the
+            // change that holds it, says what comes next.
+            if inner.claimed.contains(&job.id) || !inner.in_flight.insert(job.id) {
+                return true;
+            }
+            inner.retries.remove(job.id);
             inner.pace.started(now);
-            inner.in_flight.insert(job.id);
             inner.first_in_flight += u64::from(first);
             let open = inner.open_now();
             let deferred_at = inner.deferred_at.remove(&job.id).unwrap_or(open);
@@ -484,7 +506,8 @@ impl Replayer {
                 gate: corridor.gate.name().to_owned(),
             }
         };
-        attempts.spawn(try_once(context, permit, job, first));
+        let task = attempts.spawn(try_once(context, permit, job, first));
+        self.lock().running.insert(task.id(), (job.id, first));
         true
     }
 
@@ -500,7 +523,7 @@ impl Replayer {
         match job.from {
             Source::Canary => inner.canaries.push_front(job.id),
             Source::Retry => {
-                inner.retries.insert((0, job.id));
+                inner.retries.put(0, job.id);
             }
             Source::Report => inner.reports.push_front(job.id),
             Source::Front | Source::Walk => inner.front.push_front(job.id),
@@ -521,11 +544,8 @@ impl Replayer {
         if let Some(id) = inner.reports.pop_front() {
             return Some(Job { id, from: Source::Report });
         }
-        if let Some(due) = inner.report_retries.first().copied()
-            && due.0 <= now_unix_ms
-        {
-            inner.report_retries.remove(&due);
-            return Some(Job { id: due.1, from: Source::Report });
+        if let Some(id) = inner.report_retries.pop_due(now_unix_ms) {
+            return Some(Job { id, from: Source::Report });
         }
         if !open {
             return None;
@@ -536,9 +556,8 @@ impl Replayer {
         if let Some(id) = inner.fresh.pop_front() {
             return Some(Job { id, from: Source::Walk });
         }
-        let due = inner.retries.first().copied().filter(|(at, _)| *at <= now_unix_ms)?;
-        inner.retries.remove(&due);
-        Some(Job { id: due.1, from: Source::Retry })
+        let id = inner.retries.pop_due(now_unix_ms)?;
+        Some(Job { id, from: Source::Retry })
     }
 
     /// Walks on through the spool until something fresh is found, or to the end.
@@ -548,7 +567,11 @@ impl Replayer {
             // Ids are given at MAIL and promised later, so that a promise may stand behind the
             // cursor: walk again from the start while something untried is there that is not known.
             let (fresh, _, _) = self.counts();
-            let known = inner.fresh.len() + inner.front.len() + inner.in_flight.len();
+            let known = inner.fresh.len()
+                + inner.front.len()
+                + inner.in_flight.len()
+                + inner.claimed.len()
+                + inner.unreadable.len();
             let rested = inner.walked_at.is_none_or(|at| at.elapsed() >= WALK_PAUSE);
             if fresh <= known as u64 || !rested {
                 return;
@@ -584,17 +607,19 @@ impl Replayer {
         let (fresh, _, _) = self.counts();
         let tried = {
             let inner = self.lock();
-            inner.at_tail
+            // What cannot be read does not keep new mail waiting.
+            fresh <= inner.unreadable.len() as u64
+                && inner.at_tail
                 && inner.first_in_flight == 0
                 && inner.front.is_empty()
                 && inner.fresh.is_empty()
         };
-        if !(open && stands && tried && fresh == 0) {
+        if !(open && stands && tried) {
             return;
         }
         let gates = Arc::clone(&self.gates);
         let gate = self.corridor.gate.clone();
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = task::spawn_blocking(move || {
             gates.release(&gate, |order| order.holder.kind == HolderKind::Backlog, None)
         })
         .await;
@@ -613,23 +638,36 @@ impl Replayer {
         }
     }
 
-    async fn joined(&self, ended: Result<Ended, tokio::task::JoinError>) {
+    async fn joined(&self, ended: Result<(task::Id, Ended), task::JoinError>) {
         match ended {
-            Ok(ended) => self.ended(ended).await,
-            // A panic ends one attempt: its message has an Offered mark, or is due still.
+            Ok((task, ended)) => {
+                self.lock().running.remove(&task);
+                self.ended(ended).await;
+            }
+            // A panic ends one attempt: its message has an Offered mark, or is due still, later.
             Err(error) => {
                 tracing::error!(gate = self.corridor.gate.name(), %error, "replay: an attempt broke off");
+                let mut inner = self.lock();
+                let Some((id, first)) = inner.running.remove(&error.id()) else { return };
+                inner.in_flight.remove(&id);
+                inner.first_in_flight -= u64::from(first);
+                inner.pace.neutral();
+                let later = unix_ms() + u64::try_from(REPORT_PAUSE.as_millis()).unwrap_or(0);
+                inner.retries.put(later, id);
             }
         }
     }
 
     async fn ended(&self, ended: Ended) {
         let now = self.started.elapsed();
+        if ended.outcome == Outcome::Uncertain || ended.uncertain {
+            self.lock().uncertain.entry(ended.id).or_insert_with(Instant::now);
+        }
         if let Some(error) = &ended.link
             && !matches!(error, LinkError::BackingOff)
         {
-            tracing::warn!(gate = self.corridor.gate.name(), %error, "replay: no connection to the member");
-            if let LinkError::Stranger(_) = error {
+            tracing::warn!(gate = self.corridor.gate.name(), source = ?ended.source, %error, "replay: no connection");
+            if matches!(error, LinkError::Stranger(_)) && ended.source != Source::Report {
                 self.corridor.health.failed(ended.member, error).await;
             }
         }
@@ -637,6 +675,15 @@ impl Replayer {
             let mut inner = self.lock();
             inner.in_flight.remove(&ended.id);
             inner.first_in_flight -= u64::from(ended.first);
+            if ended.unreadable {
+                inner.unreadable.insert(ended.id);
+            } else {
+                inner.unreadable.remove(&ended.id);
+            }
+            if !ended.unwritten.is_empty() {
+                inner.claimed.insert(ended.id);
+                inner.unwritten.insert(ended.id, ended.unwritten.clone());
+            }
             if ended.source == Source::Report {
                 // The host for reports is no member: it does not slow the members' pace.
                 inner.pace.neutral();
@@ -648,29 +695,29 @@ impl Replayer {
                 Feedback::PushedBack => inner.pace.pushed_back(now),
                 Feedback::Neutral => inner.pace.neutral(),
             }
-            if ended.link.is_some() || ended.again {
+            if !ended.unwritten.is_empty() {
+                None
+            } else if ended.link.is_some() || ended.again {
                 inner.front.push_front(ended.id);
                 None
             } else {
                 inner.count(&ended, now.as_secs());
                 if let Some(at) = ended.due_unix_ms {
                     let open = inner.open_now();
-                    inner.retries.insert((at, ended.id));
+                    inner.retries.put(at, ended.id);
                     inner.deferred_at.insert(ended.id, open);
-                }
-                if ended.outcome == Outcome::Uncertain {
-                    inner.uncertain.insert(ended.id, Instant::now());
                 }
                 inner.guard(&self.settings.config)
             }
         };
         if let Some(reason) = guard {
             self.pause_for_refusals(reason).await;
+        } else if ended.outcome == Outcome::Refused
+            && self.settings.bounce == Bounce::Auto
+            && let Err(why) = self.change(ended.id, Change::Fail).await
+        {
+            tracing::warn!(id = %ended.id, why, "replay: no report was made");
         }
-        if ended.outcome == Outcome::Refused && self.settings.bounce == Bounce::Auto
-            && let Err(why) = self.change(ended.id, Change::Fail).await {
-                tracing::warn!(id = %ended.id, why, "replay: no report was made");
-            }
     }
 
     /// Pauses the replay by an order that only a person ends.
@@ -679,7 +726,7 @@ impl Replayer {
         let gates = Arc::clone(&self.gates);
         let gate = self.corridor.gate.clone();
         let holder = Holder::new(HolderKind::System, GUARD);
-        let placed = tokio::task::spawn_blocking(move || {
+        let placed = task::spawn_blocking(move || {
             gates.place(&[gate], &Effect::PauseReplay, &holder, &reason)
         })
         .await;
@@ -689,6 +736,25 @@ impl Replayer {
             Err(error) => tracing::error!(%error, "replay: the pause is not on disk"),
         }
         self.lock().sample = Sample::default();
+    }
+
+    /// Writes outcomes that could not be written when they were known.
+    async fn write_unwritten(&self) {
+        let unwritten: Vec<(SpoolId, Vec<(u32, Mark)>)> =
+            self.lock().unwritten.iter().map(|(id, marks)| (*id, marks.clone())).collect();
+        for (id, marks) in unwritten {
+            if let Err(error) = self.corridor.spool.mark(id, marks).await {
+                tracing::warn!(%id, %error, "replay: an outcome is still not written");
+                return;
+            }
+            let summary = self.corridor.spool.summary(id);
+            let mut inner = self.lock();
+            inner.unwritten.remove(&id);
+            inner.claimed.remove(&id);
+            if let Some(summary) = summary {
+                inner.sort_in(&summary);
+            }
+        }
     }
 
     /// Settles by the rule what has been uncertain for long enough (house §13.6).
@@ -711,11 +777,17 @@ impl Replayer {
             overdue
         };
         for id in overdue {
-            match self.change(id, Change::Retry).await {
+            match self.settle(id).await {
                 Ok(()) => {
                     tracing::warn!(%id, "replay: uncertain for too long without evidence: sent again; it may arrive twice");
                 }
-                Err(why) => tracing::warn!(%id, why, "replay: not settled"),
+                Err(why) => {
+                    tracing::warn!(%id, why, "replay: not settled");
+                    let held = self.corridor.spool.summary(id);
+                    if held.is_some_and(|summary| summary.stand() == Stand::Offered) {
+                        self.lock().uncertain.entry(id).or_insert_with(Instant::now);
+                    }
+                }
             }
         }
     }
@@ -734,13 +806,13 @@ impl Replayer {
         tracing::error!(%id, gate = self.corridor.gate.name(), "replay: a report to a sender is kept: {reply}");
     }
 
-    /// Messages of this gate never tried, to be tried again, and in all.
+    /// Mail of this gate never tried, messages to be tried again, and all messages.
     fn counts(&self) -> (u64, u64, u64) {
         let gate = self.corridor.gate.name();
         let totals = self.corridor.spool.totals();
         totals.iter().find(|totals| *totals.gate == *gate).map_or((0, 0, 0), |totals| {
             (
-                totals.of(Stand::Fresh).messages,
+                totals.of(Stand::Fresh).messages.saturating_sub(totals.fresh_reports),
                 totals.of(Stand::Deferred).messages,
                 totals.all().messages,
             )
@@ -760,9 +832,27 @@ async fn try_once(context: Context, permit: Option<Permit>, job: Job, first: boo
 }
 
 impl Inner {
+    /// Takes a message out of every queue.
+    fn forget(&mut self, id: SpoolId) {
+        for queue in [&mut self.canaries, &mut self.front, &mut self.fresh, &mut self.reports] {
+            queue.retain(|other| *other != id);
+        }
+        self.retries.remove(id);
+        self.report_retries.remove(id);
+        self.uncertain.remove(&id);
+        self.unreadable.remove(&id);
+    }
+
     /// Puts a message that the walk met where it belongs.
     fn sort_in(&mut self, summary: &Summary) {
-        if self.in_flight.contains(&summary.id) || self.front.contains(&summary.id) {
+        if self.in_flight.contains(&summary.id)
+            || self.unreadable.contains(&summary.id)
+            || self.claimed.contains(&summary.id)
+            || self.canaries.contains(&summary.id)
+            || self.front.contains(&summary.id)
+            || self.fresh.contains(&summary.id)
+            || self.reports.contains(&summary.id)
+        {
             return;
         }
         let mut due: Option<u64> = None;
@@ -783,16 +873,17 @@ impl Inner {
         }
         if summary.lane == Lane::Dsn {
             let now_unix_ms = unix_ms();
-            if fresh || due.is_some_and(|at| at <= now_unix_ms) {
+            let known = self.report_retries.contains(summary.id);
+            if !known && (fresh || due.is_some_and(|at| at <= now_unix_ms)) {
                 self.reports.push_back(summary.id);
             } else if let Some(at) = due {
-                self.report_retries.insert((at, summary.id));
+                self.report_retries.put(at, summary.id);
             }
         } else if fresh {
             self.fresh.push_back(summary.id);
         } else if let Some(at) = due {
             let open = self.open_now();
-            self.retries.insert((at, summary.id));
+            self.retries.put(at, summary.id);
             self.deferred_at.entry(summary.id).or_insert(open);
         }
     }
@@ -807,10 +898,10 @@ impl Inner {
         let later = unix_ms() + u64::try_from(REPORT_PAUSE.as_millis()).unwrap_or(u64::MAX);
         match ended.due_unix_ms {
             Some(at) => {
-                self.report_retries.insert((at, ended.id));
+                self.report_retries.put(at, ended.id);
             }
             None if ended.link.is_some() || ended.again => {
-                self.report_retries.insert((later, ended.id));
+                self.report_retries.put(later, ended.id);
             }
             None => {}
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{Replayer, Sample};
 use crate::gate::{Effect, Holder, HolderKind, Order, OrderError};
-use crate::spool::{SpoolId, Stand};
+use crate::spool::{Lane, SpoolId, Stand};
 
 /// What to release, and how.
 #[derive(Clone, Debug)]
@@ -99,12 +99,12 @@ impl Replayer {
             })
             .await??
         };
-        self.accept_probed(&release);
+        self.accept_probed(&release).await;
         for order in &ended {
             if let Effect::Cordon { member } = &order.effect
                 && let Some(index) = gate.plan().members.iter().position(|name| name == member)
             {
-                self.corridor.relay.accept_identity(index);
+                self.corridor.relay.accept_identity(index).await;
                 tracing::warn!(
                     gate = gate.name(),
                     member,
@@ -189,7 +189,9 @@ impl Replayer {
         if let Some(first) = release.first {
             let count = usize::try_from(first).unwrap_or(usize::MAX);
             let fresh = spool.summaries(None, count, |summary| {
-                summary.gate == *gate && summary.stand() == Stand::Fresh
+                summary.gate == *gate
+                    && summary.lane == Lane::Mail
+                    && summary.stand() == Stand::Fresh
             });
             ids.extend(fresh.into_iter().map(|summary| summary.id));
         }
@@ -228,7 +230,10 @@ impl Replayer {
             };
             let known = self.corridor.relay.known(index);
             let present = known.stranger.as_ref().or(known.identity.as_ref());
-            let probed = known.probed.is_some() && known.probed.as_ref() == present;
+            // A probe of a better day proves nothing: it must have been taken behind the cordon.
+            let probed = known.probed.as_ref().is_some_and(|probed| {
+                Some(&probed.identity) == present && probed.at_unix_ms >= order.since_unix_ms
+            });
             if probed || release.unchecked {
                 accepted.push(order.id);
             } else {
@@ -244,14 +249,17 @@ impl Replayer {
 
     /// A probe met a stranger before any mail did, and no cordon stands yet: the release takes it
     /// for the member, as it would end a cordon.
-    fn accept_probed(&self, release: &Release) {
+    async fn accept_probed(&self, release: &Release) {
         let gate = &self.corridor.gate;
         for (index, member) in gate.plan().members.iter().enumerate() {
             let known = self.corridor.relay.known(index);
-            let probed = known.probed.is_some() && known.probed == known.stranger;
+            let probed = known
+                .probed
+                .as_ref()
+                .is_some_and(|probed| Some(&probed.identity) == known.stranger.as_ref());
             let cordoned = crate::gate::order::is_cordoned(&gate.orders(), member);
             if known.stranger.is_some() && !cordoned && (probed || release.unchecked) {
-                self.corridor.relay.accept_identity(index);
+                self.corridor.relay.accept_identity(index).await;
                 tracing::warn!(
                     gate = gate.name(),
                     member,

@@ -119,7 +119,6 @@ pub async fn serve(
         if session.server.state() == smtp::State::Data {
             transaction.abort();
         }
-        session.service.corridor.metrics.in_flight.dec();
         transaction.abandon(session.refusal.as_ref()).await;
     }
 }
@@ -343,7 +342,6 @@ impl Session {
         }
         self.refusal = None;
         self.recipients = 0;
-        self.service.corridor.metrics.in_flight.inc();
         self.transaction =
             Some(Transaction::begin(&self.service.corridor, &self.client, sender).await);
         self.owing.push(Owing::Mail);
@@ -447,7 +445,6 @@ impl Session {
         let smuggled = refused.as_ref() == Some(&Reply::BARE_LF_IN_DATA);
         let end = refused.map_or(End::Complete, End::Refused);
         let reply = transaction.finish(end, &peek, size).await;
-        self.service.corridor.metrics.in_flight.dec();
         self.server.data_ended();
         self.say(&reply);
         if self.input.is_empty() && self.input.capacity() > COMMANDS {
@@ -533,7 +530,6 @@ impl Session {
 
     async fn abandon(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            self.service.corridor.metrics.in_flight.dec();
             transaction.abandon(self.refusal.take().as_ref()).await;
         }
     }

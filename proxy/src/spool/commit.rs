@@ -591,6 +591,13 @@ impl Committer {
         if let Some((path, _)) = marks.iter().find(|(path, _)| *path as usize >= paths.count()) {
             return drop(answer.send(Err(MarkError::NoSuchPath { id, path: *path })));
         }
+        let undue = marks.iter().find(|(path, mark)| {
+            *mark == Mark::Offered
+                && paths.state(*path as usize).is_none_or(|state| !state.is_due())
+        });
+        if let Some((path, _)) = undue {
+            return drop(answer.send(Err(MarkError::NotDue { id, path: *path })));
+        }
         let (book, markings) = batch.markings.entry(home).or_default();
         let mut states = Vec::with_capacity(marks.len());
         for (path, mark) in marks {

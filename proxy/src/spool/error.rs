@@ -64,6 +64,15 @@ pub enum MarkError {
         /// The index asked for, from 0.
         path: u32,
     },
+    /// `Offered` for a forward-path that does not wait to be tried: another attempt may be alive, or
+    /// its outcome is uncertain.
+    #[error("forward-path {path} of message {id} is not due")]
+    NotDue {
+        /// The message.
+        id: SpoolId,
+        /// The index asked for, from 0.
+        path: u32,
+    },
     /// The disk refused. Whether the mark will be found after a crash is not known; a later mark
     /// for the same forward-path settles it.
     #[error("cannot write marks {}", path.display())]

@@ -114,6 +114,8 @@ pub struct Totals {
     pub gate: GateName,
     /// Messages by where they stand, in the order of [`Stand::HELD`].
     pub stands: [Count; Stand::HELD.len()],
+    /// Reports of ours among them that were never tried.
+    pub fresh_reports: u64,
     /// Forward-paths that are not discharged.
     pub open_paths: u64,
     /// About when the oldest message arrived.

@@ -82,8 +82,16 @@ pub(super) struct Usage {
 struct Gate {
     name: GateName,
     messages: BTreeMap<u64, Entry>,
+    counts: Counts,
+}
+
+/// What is counted of one gate.
+#[derive(Default)]
+struct Counts {
     stands: [Count; Stand::HELD.len()],
     open_paths: u64,
+    /// Reports of ours that were never tried.
+    fresh_reports: u64,
 }
 
 /// The index.
@@ -102,8 +110,7 @@ impl Index {
             .map(|name| Gate {
                 name: Arc::clone(name),
                 messages: BTreeMap::new(),
-                stands: Default::default(),
-                open_paths: 0,
+                counts: Counts::default(),
             })
             .collect();
         Self { gates, segments: BTreeMap::new(), emptied: BTreeSet::new(), damaged: Vec::new() }
@@ -123,7 +130,7 @@ impl Index {
         for segment in entry.place.segments() {
             self.segments.entry(segment).or_default().messages += 1;
         }
-        count(&mut gate.stands, &mut gate.open_paths, &entry, Change::Add);
+        gate.counts.count(&entry, Change::Add);
         vacant.insert(entry);
         true
     }
@@ -146,12 +153,12 @@ impl Index {
             let Some(entry) = gate.messages.get_mut(&key) else {
                 continue;
             };
-            count(&mut gate.stands, &mut gate.open_paths, entry, Change::Remove);
+            gate.counts.count(entry, Change::Remove);
             for (path, state) in states {
                 entry.paths.set(path as usize, state);
             }
             if !entry.paths.all_done() {
-                count(&mut gate.stands, &mut gate.open_paths, entry, Change::Add);
+                gate.counts.count(entry, Change::Add);
                 return;
             }
             if let Some(entry) = gate.messages.remove(&key) {
@@ -175,7 +182,7 @@ impl Index {
             let Some(entry) = gate.messages.remove(&key) else {
                 continue;
             };
-            count(&mut gate.stands, &mut gate.open_paths, &entry, Change::Remove);
+            gate.counts.count(&entry, Change::Remove);
             for segment in entry.place.segments() {
                 self.segments.entry(segment).or_default().damaged = true;
             }
@@ -316,8 +323,9 @@ impl Index {
             .iter()
             .map(|gate| Totals {
                 gate: Arc::clone(&gate.name),
-                stands: gate.stands,
-                open_paths: gate.open_paths,
+                stands: gate.counts.stands,
+                fresh_reports: gate.counts.fresh_reports,
+                open_paths: gate.counts.open_paths,
                 oldest_unix_ms: gate
                     .messages
                     .first_key_value()
@@ -327,7 +335,7 @@ impl Index {
     }
 
     pub(super) fn open_paths(&self) -> u64 {
-        self.gates.iter().map(|gate| gate.open_paths).sum()
+        self.gates.iter().map(|gate| gate.counts.open_paths).sum()
     }
 
     pub(super) fn messages(&self) -> u64 {
@@ -363,24 +371,29 @@ enum Change {
     Remove,
 }
 
-fn count(stands: &mut [Count], open_paths: &mut u64, entry: &Entry, change: Change) {
-    let stand = entry.paths.stand();
-    let open = entry.paths.open() as u64;
-    let place = Stand::HELD.iter().position(|held| *held == stand);
-    let count = place.and_then(|place| stands.get_mut(place));
-    match change {
-        Change::Add => {
-            *open_paths += open;
-            if let Some(count) = count {
-                count.messages += 1;
-                count.bytes += entry.size;
+impl Counts {
+    fn count(&mut self, entry: &Entry, change: Change) {
+        let stand = entry.paths.stand();
+        let open = entry.paths.open() as u64;
+        let report = u64::from(entry.lane == Lane::Dsn && stand == Stand::Fresh);
+        let place = Stand::HELD.iter().position(|held| *held == stand);
+        let count = place.and_then(|place| self.stands.get_mut(place));
+        match change {
+            Change::Add => {
+                self.open_paths += open;
+                self.fresh_reports += report;
+                if let Some(count) = count {
+                    count.messages += 1;
+                    count.bytes += entry.size;
+                }
             }
-        }
-        Change::Remove => {
-            *open_paths -= open;
-            if let Some(count) = count {
-                count.messages -= 1;
-                count.bytes -= entry.size;
+            Change::Remove => {
+                self.open_paths -= open;
+                self.fresh_reports -= report;
+                if let Some(count) = count {
+                    count.messages -= 1;
+                    count.bytes -= entry.size;
+                }
             }
         }
     }

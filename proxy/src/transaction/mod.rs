@@ -31,11 +31,11 @@ use crate::health::{Consequence, Health};
 use crate::id::{Ids, TransactionId};
 use crate::metrics::GateMetrics;
 use crate::outcome::Outcome;
-use crate::relay::Relay;
+use crate::relay::{Relay, Taken};
 use crate::spool::Spool;
 
 use hold::Hold;
-use pass::Pass;
+use pass::{Pass, Settled};
 
 pub use record::Record;
 
@@ -82,6 +82,25 @@ pub struct Transaction {
     recipients: Vec<Recipient>,
     began: Instant,
     kind: Kind,
+    /// Verbs that wait for their 451.
+    refused: usize,
+    _counted: Counted,
+}
+
+/// Counts the transaction as under way for as long as it lives, however it ends.
+struct Counted(Arc<GateMetrics>);
+
+impl Counted {
+    fn new(metrics: &Arc<GateMetrics>) -> Self {
+        metrics.in_flight.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.in_flight.dec();
+    }
 }
 
 enum Kind {
@@ -89,6 +108,16 @@ enum Kind {
     Hold(Box<Hold>),
     /// Answers 451 to MAIL.
     Refuse(Permit),
+}
+
+impl Kind {
+    fn of(permit: Permit, taken: Option<Taken>) -> Self {
+        match permit.mode() {
+            Mode::Pass => Self::Pass(Box::new(Pass::new(permit, taken))),
+            Mode::Hold => Self::Hold(Box::new(Hold::new(permit))),
+            Mode::Refuse => Self::Refuse(permit),
+        }
+    }
 }
 
 /// A verb that waits to be carried out.
@@ -115,14 +144,19 @@ impl Transaction {
         let mut permit = corridor.gate.enter(id, |member| corridor.relay.worth_a_try(member));
         let mut taken = None;
         if let (Mode::Pass, Some(member)) = (permit.mode(), permit.member()) {
-            // Only a gate that may hold by itself, or a member that was down, is tried before MAIL:
-            // nothing of the transaction is answered yet, so it may still enter as held.
-            match pass::connect(corridor, &permit, member).await {
-                Ok(connection) => taken = Some(connection),
-                Err(error) => {
-                    if corridor.health.failed(permit.member().unwrap_or(member), &error).await
-                        == Consequence::Ordered
-                    {
+            // A connection is had before MAIL is answered: without one, the health check may place
+            // an order, and the transaction enters anew, perhaps as held.
+            let fence = permit.fence();
+            let connected = tokio::select! {
+                connected = pass::connect(corridor, &permit, member) => Some(connected),
+                _ = fence.down() => None,
+            };
+            match connected {
+                None => {}
+                Some(Ok(connection)) => taken = Some(connection),
+                Some(Err(error)) => {
+                    let member = permit.member().unwrap_or(member);
+                    if corridor.health.failed(member, &error).await == Consequence::Ordered {
                         drop(permit);
                         permit =
                             corridor.gate.enter(id, |member| corridor.relay.worth_a_try(member));
@@ -130,11 +164,7 @@ impl Transaction {
                 }
             }
         }
-        let kind = match permit.mode() {
-            Mode::Pass => Kind::Pass(Box::new(Pass::new(permit, taken))),
-            Mode::Hold => Kind::Hold(Box::new(Hold::new(permit))),
-            Mode::Refuse => Kind::Refuse(permit),
-        };
+        let kind = Kind::of(permit, taken);
         let mut transaction = Self {
             corridor: Arc::clone(corridor),
             client: client.clone(),
@@ -142,6 +172,8 @@ impl Transaction {
             recipients: Vec::new(),
             began: Instant::now(),
             kind,
+            refused: 0,
+            _counted: Counted::new(&corridor.metrics),
         };
         transaction.push(Verb::Mail(sender));
         transaction
@@ -150,7 +182,11 @@ impl Transaction {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> TransactionId {
-        self.permit().map_or_else(|| TransactionId::from_u64(0), Permit::id)
+        match &self.kind {
+            Kind::Pass(pass) => pass.id(),
+            Kind::Hold(hold) => hold.permit().id(),
+            Kind::Refuse(permit) => permit.id(),
+        }
     }
 
     /// Notes a recipient.
@@ -167,17 +203,39 @@ impl Transaction {
     /// Carries out what was noted; one reply each, in order.
     pub async fn settle(&mut self) -> Vec<Reply> {
         let corridor = Arc::clone(&self.corridor);
+        let verbs = match &mut self.kind {
+            Kind::Pass(pass) => match pass.settle(&corridor, &self.client).await {
+                Settled::Replies(replies) => return replies,
+                Settled::Unreached(verbs) => verbs,
+            },
+            Kind::Hold(hold) => return hold.settle(&corridor, &self.client).await,
+            Kind::Refuse(_) => {
+                // One reply for each verb: MAIL, and what was pipelined behind it.
+                let verbs = std::mem::take(&mut self.refused);
+                return vec![Reply::REFUSED_BY_ORDER; verbs];
+            }
+        };
+        // No member could be reached, nothing was answered, and the health check has placed an
+        // order: the transaction enters the gate anew.
+        let id = self.id();
+        let permit = corridor.gate.enter(id, |member| corridor.relay.worth_a_try(member));
+        self.kind = Kind::of(permit, None);
+        for verb in verbs {
+            self.push(verb);
+        }
         match &mut self.kind {
-            Kind::Pass(pass) => pass.settle(&corridor, &self.client).await,
             Kind::Hold(hold) => hold.settle(&corridor, &self.client).await,
-            Kind::Refuse(_) => vec![Reply::REFUSED_BY_ORDER],
+            Kind::Pass(pass) => pass.give_up_waiting(Reply::NEXT_HOP_UNAVAILABLE),
+            Kind::Refuse(_) => {
+                vec![Reply::REFUSED_BY_ORDER; std::mem::take(&mut self.refused)]
+            }
         }
     }
 
     /// Resolves when a fence aborts this transaction.
     pub async fn fenced(&self) -> Fenced {
         match self.permit() {
-            Some(permit) => permit.fenced().await,
+            Some(permit) => permit.fence().down().await,
             None => std::future::pending().await,
         }
     }
@@ -263,7 +321,7 @@ impl Transaction {
         match &mut self.kind {
             Kind::Pass(pass) => pass.push(verb),
             Kind::Hold(hold) => hold.push(verb),
-            Kind::Refuse(_) => {}
+            Kind::Refuse(_) => self.refused += 1,
         }
     }
 
@@ -276,15 +334,15 @@ impl Transaction {
     }
 
     fn record(&self, outcome: Outcome, reply: &Reply, message_id: Option<&str>, size: u64) {
-        let (mode, member, tls, id) = match &self.kind {
-            Kind::Pass(pass) => (Mode::Pass, pass.member(), pass.tls(), pass.id()),
-            Kind::Hold(hold) => (Mode::Hold, None, None, hold.permit().id()),
-            Kind::Refuse(permit) => (Mode::Refuse, None, None, permit.id()),
+        let (mode, member, tls) = match &self.kind {
+            Kind::Pass(pass) => (Mode::Pass, pass.member(), pass.tls()),
+            Kind::Hold(_) => (Mode::Hold, None, None),
+            Kind::Refuse(_) => (Mode::Refuse, None, None),
         };
         self.corridor.metrics.ended(mode, outcome, reply);
         let gate = &self.corridor.gate;
         Record {
-            id,
+            id: self.id(),
             what: "transaction",
             gate: gate.name(),
             mode: mode.as_str(),

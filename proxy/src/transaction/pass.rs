@@ -16,6 +16,7 @@ use smtp::{Command, Extension, Extensions, Owed, Reply, Sender, Xforward, Xforwa
 
 use super::{ClientFacts, Corridor, Verb};
 use crate::gate::{MemberIndex, Permit};
+use crate::health::Consequence;
 use crate::id::TransactionId;
 use crate::outcome::Outcome;
 use crate::relay::{FinishError, LinkError, Stage, Taken, Waits};
@@ -37,11 +38,18 @@ pub(super) struct Pass {
     waiting: Vec<Verb>,
     /// A reply of this transaction has reached the client.
     answered: bool,
-    /// Something was said on the connection for this transaction.
+    /// Recipients that the next hop has accepted.
     accepted: usize,
     /// Why the rest of the transaction cannot succeed.
     failed: Option<Reply>,
     content: Vec<u8>,
+}
+
+/// How the waiting verbs were carried out.
+enum Carried {
+    Replies(Vec<Reply>),
+    /// See [`Settled::Unreached`].
+    Unreached,
 }
 
 /// How one try to carry out the waiting verbs ended.
@@ -51,6 +59,15 @@ enum Try {
     Broken(LinkError),
     /// The next hop is closing (421); its reply.
     Closing(Reply),
+}
+
+/// What carrying out the waiting verbs came to.
+pub(super) enum Settled {
+    /// One reply each.
+    Replies(Vec<Reply>),
+    /// No member could be reached, nothing was answered, and an order was placed: the verbs as they
+    /// were.
+    Unreached(Vec<Verb>),
 }
 
 /// A connection to `member`, or, while nothing is answered, to another that is free of cordons.
@@ -74,11 +91,17 @@ pub(super) async fn connect(
 
 impl Pass {
     pub(super) fn new(permit: Permit, taken: Option<Taken>) -> Self {
-        let failed = taken.is_none().then_some(Reply::NEXT_HOP_UNAVAILABLE);
+        let fenced = permit.is_aborted();
+        let failed = taken.is_none().then_some(if fenced {
+            Reply::FENCED
+        } else {
+            Reply::NEXT_HOP_UNAVAILABLE
+        });
         Self {
             id: permit.id(),
             member: permit.member(),
-            permit: Some(permit),
+            // Without a connection nothing can reach a member any more.
+            permit: taken.is_some().then_some(permit),
             tls: taken.as_ref().and_then(|taken| taken.connection.tls().map(str::to_owned)),
             taken,
             waiting: Vec::new(),
@@ -120,15 +143,28 @@ impl Pass {
     }
 
     /// Carries out the waiting verbs.
-    pub(super) async fn settle(&mut self, corridor: &Corridor, client: &ClientFacts) -> Vec<Reply> {
+    pub(super) async fn settle(&mut self, corridor: &Corridor, client: &ClientFacts) -> Settled {
         let verbs = std::mem::take(&mut self.waiting);
-        if verbs.is_empty() {
-            return Vec::new();
-        }
         if let Some(reply) = &self.failed {
-            return vec![reply.clone(); verbs.len()];
+            return Settled::Replies(vec![reply.clone(); verbs.len()]);
         }
-        let replies = self.carry_out(corridor, client, &verbs).await;
+        let Some(fence) = self.permit.as_ref().map(Permit::fence) else {
+            return Settled::Replies(vec![Reply::NEXT_HOP_LOST; verbs.len()]);
+        };
+        if verbs.is_empty() {
+            return Settled::Replies(Vec::new());
+        }
+        let carried = tokio::select! {
+            carried = self.carry_out(corridor, client, &verbs) => carried,
+            _ = fence.down() => {
+                self.abort(Reply::FENCED);
+                Carried::Replies(vec![Reply::FENCED; verbs.len()])
+            }
+        };
+        let replies = match carried {
+            Carried::Replies(replies) => replies,
+            Carried::Unreached => return Settled::Unreached(verbs),
+        };
         self.answered = true;
         let replies: Vec<Reply> = replies.into_iter().map(for_client).collect();
         for (verb, reply) in verbs.iter().zip(&replies) {
@@ -141,7 +177,14 @@ impl Pass {
                 self.taken = None;
             }
         }
-        replies
+        Settled::Replies(replies)
+    }
+
+    /// Answers everything that waits with `reply`: there is no next hop for it.
+    pub(super) fn give_up_waiting(&mut self, reply: Reply) -> Vec<Reply> {
+        let count = std::mem::take(&mut self.waiting).len();
+        self.answered = true;
+        self.give_up(reply, count)
     }
 
     async fn carry_out(
@@ -149,69 +192,104 @@ impl Pass {
         corridor: &Corridor,
         client: &ClientFacts,
         verbs: &[Verb],
-    ) -> Vec<Reply> {
+    ) -> Carried {
         let mut tried: Vec<MemberIndex> = self.member.into_iter().collect();
         loop {
             let Some(taken) = &mut self.taken else {
-                return self.give_up(Reply::NEXT_HOP_UNAVAILABLE, verbs.len());
+                return Carried::Replies(self.give_up(Reply::NEXT_HOP_UNAVAILABLE, verbs.len()));
             };
             if let Some(reply) = shrunk(taken.connection.extensions(), verbs) {
-                return self.give_up(reply, verbs.len());
+                return Carried::Replies(self.give_up(reply, verbs.len()));
             }
             let pooled = taken.pooled;
             let waits = corridor.relay.waits();
             let identity = corridor.relay.config().xforward.then_some((client, self.id));
-            let (failure, reply) = match attempt(taken, verbs, identity, waits).await {
-                Try::Replies(replies) => return replies,
+            let reply = match attempt(taken, verbs, identity, waits).await {
+                Try::Replies(replies) => return Carried::Replies(replies),
                 Try::Broken(error) => {
                     tracing::debug!(id = %self.id, %error, "pass: the next hop broke off");
-                    (Some(error), Reply::NEXT_HOP_LOST)
+                    Reply::NEXT_HOP_LOST
                 }
-                Try::Closing(reply) => (None, reply),
+                Try::Closing(reply) => reply,
             };
             self.taken = None;
             if self.answered {
-                return self.give_up(reply, verbs.len());
+                return Carried::Replies(self.give_up(reply, verbs.len()));
             }
-            // Nothing of this transaction was answered: it may begin again elsewhere, unseen.
-            let Some(permit) = &self.permit else {
-                return self.give_up(reply, verbs.len());
-            };
-            let member = permit.member().unwrap_or_default();
-            let again = if pooled {
-                corridor.relay.take(member, true).await
-            } else {
-                match permit.retarget(&tried) {
-                    Some(other) => {
-                        tried.push(other);
-                        corridor.relay.take(other, false).await
-                    }
-                    None => return self.give_up(reply, verbs.len()),
-                }
-            };
-            self.member = permit.member();
-            match again {
-                Ok(taken) => {
-                    self.tls = taken.connection.tls().map(str::to_owned);
-                    self.taken = Some(taken);
-                }
+            // Nothing of this transaction was answered: it may begin again, unseen; on a fresh
+            // connection when a pooled one had died, else at another member.
+            match self.again(corridor, pooled, &mut tried).await {
+                Ok(true) => {}
+                Ok(false) => return Carried::Replies(self.give_up(reply, verbs.len())),
                 Err(error) => {
-                    corridor.health.failed(permit.member().unwrap_or_default(), &error).await;
-                    let _why = failure;
-                    return self.give_up(Reply::NEXT_HOP_UNAVAILABLE, verbs.len());
+                    let member = self.member.unwrap_or_default();
+                    if corridor.health.failed(member, &error).await == Consequence::Ordered {
+                        self.permit = None;
+                        return Carried::Unreached;
+                    }
+                    return Carried::Replies(
+                        self.give_up(Reply::NEXT_HOP_UNAVAILABLE, verbs.len()),
+                    );
                 }
             }
         }
     }
 
+    /// Takes another connection for a transaction of which nothing was answered. False: there is
+    /// nobody else to try.
+    async fn again(
+        &mut self,
+        corridor: &Corridor,
+        pooled: bool,
+        tried: &mut Vec<MemberIndex>,
+    ) -> Result<bool, LinkError> {
+        let Some(permit) = &self.permit else { return Ok(false) };
+        let mut failure = None;
+        if pooled {
+            match corridor.relay.take(permit.member().unwrap_or_default(), true).await {
+                Ok(taken) => {
+                    self.take_over(taken);
+                    return Ok(true);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        while let Some(other) = permit.retarget(tried) {
+            tried.push(other);
+            self.member = Some(other);
+            match corridor.relay.take(other, false).await {
+                Ok(taken) => {
+                    self.take_over(taken);
+                    return Ok(true);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(false), Err)
+    }
+
+    fn take_over(&mut self, taken: Taken) {
+        self.tls = taken.connection.tls().map(str::to_owned);
+        self.taken = Some(taken);
+    }
+
     fn give_up(&mut self, reply: Reply, count: usize) -> Vec<Reply> {
         self.taken = None;
+        self.permit = None;
         let reply = for_client(reply);
         self.failed = Some(if reply.is_permanent() { Reply::NEXT_HOP_LOST } else { reply.clone() });
         vec![reply; count]
     }
 
     pub(super) async fn mail_data(&mut self, piece: &[u8], waits: Waits) {
+        let Some(fence) = self.permit.as_ref().map(Permit::fence) else { return };
+        tokio::select! {
+            () = self.stream(piece, waits) => {}
+            _ = fence.down() => self.abort(Reply::FENCED),
+        }
+    }
+
+    async fn stream(&mut self, piece: &[u8], waits: Waits) {
         if self.failed.is_some() {
             return;
         }

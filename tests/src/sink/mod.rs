@@ -142,6 +142,7 @@ struct State {
     let_go: usize,
     /// How many sessions wait for [`Sink::let_go`].
     holding: usize,
+    out_of_turn: usize,
     stopping: bool,
 }
 
@@ -229,6 +230,13 @@ impl Sink {
     pub fn wait_for_holding(&self, count: usize) {
         let what = format!("{count} sessions of {} hold back a reply", self.address);
         wait::until_true(&what, wait::LONG, || self.state().holding >= count);
+    }
+
+    /// Waits until so many replies were sent in the middle of mail data.
+    #[track_caller]
+    pub fn wait_for_out_of_turn(&self, count: usize) {
+        let what = format!("{count} replies of {} out of turn", self.address);
+        wait::until_true(&what, wait::LONG, || self.state().out_of_turn >= count);
     }
 
     /// Closes the port and resets all connections: the server is gone.

@@ -196,6 +196,7 @@ impl Connection<'_> {
                     Some((action, _)) => {
                         // A reply out of turn; the octets go on to be read.
                         self.act(action, "")?;
+                        self.shared.state.lock().unwrap().out_of_turn += 1;
                     }
                 }
             }
