@@ -142,6 +142,7 @@ struct State {
     let_go: usize,
     /// How many sessions wait for [`Sink::let_go`].
     holding: usize,
+    /// Replies sent in the middle of mail data.
     out_of_turn: usize,
     stopping: bool,
 }
@@ -176,6 +177,7 @@ impl Sink {
             threads: Vec::new(),
             let_go: 0,
             holding: 0,
+            out_of_turn: 0,
             stopping: true,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
