@@ -412,3 +412,127 @@ impl Memory {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use disk::{Crash, FaultyDisk};
+
+    const KEY: &str = "outbound/sems1";
+
+    fn seen(identity: &str) -> Seen {
+        let mut extensions = Extensions::none();
+        extensions.insert(smtp::Extension::Pipelining);
+        extensions.set_size(1000);
+        Seen { extensions, identity: identity.into(), tls: None, at_unix_ms: 5 }
+    }
+
+    fn fresh() -> (FaultyDisk, Memory) {
+        let disk = FaultyDisk::default();
+        Memory::create(Arc::new(disk.clone())).unwrap();
+        let (memory, doubt) = Memory::load(Arc::new(disk.clone())).unwrap();
+        assert_eq!(doubt, None);
+        (disk, memory)
+    }
+
+    #[test]
+    fn hosts_and_ports_are_read_and_printed_alike() {
+        for text in ["127.0.0.1:25", "mx.example.org:2525", "[2001:db8::1]:25"] {
+            assert_eq!(text.parse::<HostPort>().unwrap().to_string(), text);
+        }
+        for text in ["", "host", "host:", "host:0", ":25", "2001:db8::1:25", "a b:25", "h:65536"] {
+            assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_identity_is_a_stranger_until_a_person_accepts_it() {
+        let (_disk, memory) = fresh();
+        assert!(memory.saw(KEY, &seen("host old"), None).unwrap());
+        assert!(!memory.saw(KEY, &seen("host old"), None).unwrap(), "nothing new");
+        for _ in 0..2 {
+            let stranger = memory.saw(KEY, &seen("host new"), None).unwrap_err();
+            assert!(matches!(stranger, Stranger::Changed { .. }));
+        }
+        memory.accept_identity(KEY);
+        memory.saw(KEY, &seen("host new"), None).unwrap();
+        assert!(memory.saw(KEY, &seen("host old"), None).is_err(), "and the old one is a stranger");
+    }
+
+    #[test]
+    fn the_old_server_is_no_stranger_because_another_answered_meanwhile() {
+        let (_disk, memory) = fresh();
+        memory.saw(KEY, &seen("host old"), None).unwrap();
+        memory.saw(KEY, &seen("host new"), None).unwrap_err();
+        memory.saw(KEY, &seen("host old"), None).unwrap();
+        memory.accept_identity(KEY);
+        assert_eq!(memory.known(KEY).identity.as_deref(), Some("host old"));
+    }
+
+    #[test]
+    fn one_that_was_away_for_too_long_stays_down_until_accepted() {
+        let (_disk, memory) = fresh();
+        memory.saw(KEY, &seen("host same"), Some(Duration::ZERO)).unwrap();
+        memory.missed(KEY, Instant::now() - Duration::from_secs(5));
+        for _ in 0..2 {
+            let stranger = memory.saw(KEY, &seen("host same"), Some(Duration::from_secs(2)));
+            assert!(matches!(stranger, Err(Stranger::Away { seconds: 5.. })), "{stranger:?}");
+        }
+        assert!(matches!(memory.known(KEY).reach, Reach::Down { .. }));
+        memory.accept_identity(KEY);
+        memory.saw(KEY, &seen("host same"), Some(Duration::from_secs(2))).unwrap();
+    }
+
+    #[test]
+    fn without_a_limit_an_absence_is_forgotten() {
+        let (_disk, memory) = fresh();
+        memory.saw(KEY, &seen("host same"), None).unwrap();
+        memory.missed(KEY, Instant::now() - Duration::from_secs(5));
+        memory.saw(KEY, &seen("host same"), None).unwrap();
+    }
+
+    #[test]
+    fn a_dead_one_is_left_alone_for_longer_and_longer_up_to_a_bound() {
+        let (_disk, memory) = fresh();
+        let start = Instant::now();
+        let mut now = start;
+        let mut last = Duration::ZERO;
+        for _ in 0..10 {
+            assert!(memory.worth_a_try(KEY, now));
+            memory.missed(KEY, now);
+            let Reach::Down { since, retry_at, .. } = memory.known(KEY).reach else {
+                unreachable!("it was missed");
+            };
+            assert_eq!(since, start);
+            assert!(!memory.worth_a_try(KEY, now));
+            let pause = retry_at - now;
+            assert!(pause >= last && pause <= RETRY_MAX);
+            (last, now) = (pause, retry_at);
+        }
+        assert_eq!(last, RETRY_MAX);
+    }
+
+    #[test]
+    fn what_was_learned_survives_a_crash_once_it_is_saved() {
+        let (disk, memory) = fresh();
+        memory.saw(KEY, &seen("host old"), None).unwrap();
+        memory.save().unwrap();
+        let after = disk.after_crash(Crash::Lost);
+        let (again, doubt) = Memory::load(Arc::new(after)).unwrap();
+        assert_eq!(doubt, None);
+        assert_eq!(again.known(KEY).extensions, Some(seen("").extensions));
+        assert!(again.saw(KEY, &seen("host new"), None).is_err());
+    }
+
+    #[test]
+    fn a_missing_or_damaged_file_is_a_doubt() {
+        let (_, doubt) = Memory::load(Arc::new(FaultyDisk::default())).unwrap();
+        assert!(doubt.is_some());
+        let (disk, memory) = fresh();
+        memory.save().unwrap();
+        disk.flip(std::path::Path::new(FILE), 18, 1);
+        let (_, doubt) = Memory::load(Arc::new(disk)).unwrap();
+        assert!(doubt.is_some());
+    }
+}

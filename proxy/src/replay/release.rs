@@ -68,23 +68,23 @@ impl Replayer {
     /// # Errors
     /// See [`ReleaseError`]; nothing changes then.
     pub async fn release(&self, release: Release) -> Result<Released, ReleaseError> {
-        if !release.only.is_empty() || release.first.is_some() {
-            return self.canary(&release);
-        }
         if release.unchecked && release.reason.trim().is_empty() {
             return Err(ReleaseError::NoReason);
         }
         let gate = self.corridor.gate.clone();
+        let canaries = self.chosen(&release)?;
         let mut warnings = self.warnings();
         let accepted = self.accepted_cordons(&release, &mut warnings);
+        // Before their cordons end: the next connection judges who answers.
+        self.accept_members(&release, &accepted).await;
+        let canary = canaries.is_some();
         let (fresh, deferred, _) = self.counts();
-        let backlog = fresh + deferred;
-        let gates = Arc::clone(&self.gates);
+        let backlog = canaries.as_ref().map_or(fresh + deferred, |canaries| canaries.len() as u64);
         let holder = release.holder.clone();
         let reason = format!("released by {}: held mail goes before new mail", holder.name);
-        let joins_tail = backlog > 0 && !release.open_now;
+        let joins_tail = !canary && backlog > 0 && !release.open_now;
         let ended = {
-            let gate = gate.clone();
+            let (gates, gate) = (Arc::clone(&self.gates), gate.clone());
             tokio::task::spawn_blocking(move || {
                 gates.release(
                     &gate,
@@ -92,37 +92,20 @@ impl Replayer {
                         let own = order.holder == holder
                             && matches!(order.effect, Effect::Hold | Effect::Refuse);
                         let open = release.open_now && order.holder.kind == HolderKind::Backlog;
-                        own || open || accepted.contains(&order.id)
+                        // For canaries the gate goes on holding.
+                        accepted.contains(&order.id) || (!canary && (own || open))
                     },
                     joins_tail.then_some(reason.as_str()),
                 )
             })
             .await??
         };
-        self.accept_probed(&release).await;
-        for order in &ended {
-            if let Effect::Cordon { member } = &order.effect
-                && let Some(index) = gate.plan().members.iter().position(|name| name == member)
-            {
-                self.corridor.relay.accept_identity(index).await;
-                tracing::warn!(
-                    gate = gate.name(),
-                    member,
-                    by = release.holder.name,
-                    reason = release.reason,
-                    unchecked = release.unchecked,
-                    "release: the member is accepted"
-                );
-            }
-        }
-        tracing::info!(
-            gate = gate.name(),
-            by = release.holder.name,
-            backlog,
-            ended = ended.len(),
-            "release"
-        );
+        let by = release.holder.name;
+        tracing::info!(gate = gate.name(), by, backlog, canary, ended = ended.len(), "release");
         self.start_counting();
+        if let Some(canaries) = canaries {
+            self.send_ahead(&canaries);
+        }
         let still: Vec<Order> = gate
             .orders()
             .into_iter()
@@ -133,9 +116,13 @@ impl Replayer {
             .members
             .iter()
             .any(|member| !crate::gate::order::is_cordoned(&still, member));
-        let released = free && !still.iter().any(Order::stops_replay);
+        let forbidden = if canary {
+            still.iter().any(Order::stops_canary)
+        } else {
+            still.iter().any(Order::stops_replay)
+        };
         self.wake.notify_one();
-        Ok(Released { released, backlog, ended, still, warnings })
+        Ok(Released { released: free && !forbidden, backlog, ended, still, warnings })
     }
 
     /// Stands still, by an order that survives restarts. Blocking parts run aside.
@@ -175,8 +162,11 @@ impl Replayer {
         Ok(ended)
     }
 
-    /// Replays some messages while the gate goes on holding.
-    fn canary(&self, release: &Release) -> Result<Released, ReleaseError> {
+    /// The messages that are to go ahead while the gate holds; none for a release of all.
+    fn chosen(&self, release: &Release) -> Result<Option<Vec<SpoolId>>, ReleaseError> {
+        if release.only.is_empty() && release.first.is_none() {
+            return Ok(None);
+        }
         let spool = &self.corridor.spool;
         let gate = &self.corridor.gate.plan().name;
         let mut ids = Vec::new();
@@ -195,24 +185,18 @@ impl Replayer {
             });
             ids.extend(fresh.into_iter().map(|summary| summary.id));
         }
+        Ok(Some(ids))
+    }
+
+    fn send_ahead(&self, ids: &[SpoolId]) {
         let mut inner = self.lock();
-        for id in &ids {
+        for id in ids {
             if !inner.in_flight.contains(id) && !inner.canaries.contains(id) {
                 inner.canaries.push_back(*id);
                 inner.fresh.retain(|other| other != id);
                 inner.front.retain(|other| other != id);
             }
         }
-        drop(inner);
-        self.wake.notify_one();
-        tracing::info!(gate = %gate, by = release.holder.name, messages = ids.len(), "release: canary");
-        Ok(Released {
-            released: true,
-            backlog: ids.len() as u64,
-            ended: Vec::new(),
-            still: self.corridor.gate.orders(),
-            warnings: Vec::new(),
-        })
     }
 
     /// Cordons of the health check that this release may end: of members whose present identity
@@ -247,25 +231,33 @@ impl Replayer {
         accepted
     }
 
-    /// A probe met a stranger before any mail did, and no cordon stands yet: the release takes it
-    /// for the member, as it would end a cordon.
-    async fn accept_probed(&self, release: &Release) {
+    /// Takes who answers now for the member: where a cordon is `accepted`, and where a probe met a
+    /// stranger before any mail did, so that no cordon stands yet.
+    async fn accept_members(&self, release: &Release, accepted: &[u64]) {
         let gate = &self.corridor.gate;
+        let orders = gate.orders();
         for (index, member) in gate.plan().members.iter().enumerate() {
+            let cordon = orders.iter().find(
+                |order| matches!(&order.effect, Effect::Cordon { member: name } if name == member),
+            );
             let known = self.corridor.relay.known(index);
             let probed = known
                 .probed
                 .as_ref()
                 .is_some_and(|probed| Some(&probed.identity) == known.stranger.as_ref());
-            let cordoned = crate::gate::order::is_cordoned(&gate.orders(), member);
-            if known.stranger.is_some() && !cordoned && (probed || release.unchecked) {
+            let accept = match cordon {
+                Some(order) => accepted.contains(&order.id),
+                None => known.stranger.is_some() && (probed || release.unchecked),
+            };
+            if accept {
                 self.corridor.relay.accept_identity(index).await;
                 tracing::warn!(
                     gate = gate.name(),
                     member,
                     by = release.holder.name,
                     reason = release.reason,
-                    "release: another identity is accepted"
+                    unchecked = release.unchecked,
+                    "release: whoever answers now is accepted as the member"
                 );
             }
         }
