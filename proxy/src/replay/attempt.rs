@@ -17,7 +17,7 @@ use smtp::{
     XforwardSource,
 };
 
-use super::Source;
+use super::queue::Source;
 use super::schedule::Schedule;
 use crate::clock::unix_ms;
 use crate::gate::Permit;

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::{Replayer, Sample};
+use super::Replayer;
 use crate::gate::{Effect, Holder, HolderKind, Order, OrderError};
 use crate::spool::{Lane, SpoolId, Stand};
 
@@ -264,9 +264,6 @@ impl Replayer {
     }
 
     fn start_counting(&self) {
-        let mut inner = self.lock();
-        inner.relayed = 0;
-        inner.refused = 0;
-        inner.sample = Sample::default();
+        self.lock().tally.begin_again();
     }
 }
