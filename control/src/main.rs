@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             // Standard error may be closed too.
-            out.warn(&format!("lockgate: {error:#}")).ok();
+            out.warn(&format!("lockgate: {}", told(&error))).ok();
             Exit::Error.into()
         }
     }
@@ -30,4 +30,15 @@ fn main() -> ExitCode {
 fn start(cli: cli::Cli, out: &mut Out) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(cli::run(cli, out))
+}
+
+/// An error with its causes; one that already tells its cause does not tell it twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

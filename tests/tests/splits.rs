@@ -1,6 +1,8 @@
 //! A conversation means the same however it is cut into packets: in pass and in hold, whole, octet by
 //! octet, and cut in two at every octet.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

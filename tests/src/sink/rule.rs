@@ -23,6 +23,9 @@ pub enum Stage {
     Rcpt,
     /// DATA.
     Data,
+    /// The first octets of mail data, even when the final dot came along with them: a message cut
+    /// here is not recorded.
+    FirstOctets,
     /// In the middle of mail data, when at least one octet of it has come: nothing more is read
     /// while the action lasts, and a reply there comes out of turn.
     Middle,

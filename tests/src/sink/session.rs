@@ -174,9 +174,18 @@ impl Connection<'_> {
     fn data(&mut self) -> io::Result<Flow> {
         let mut data = Vec::new();
         let mut searched = 0;
+        let mut first = true;
         let mut middle = true;
         loop {
             data.append(&mut self.unread);
+            if first && !data.is_empty() {
+                first = false;
+                if let Some((action, _)) = self.rule(Stage::FirstOctets, "", &[])
+                    && let Flow::End = self.act(action, "")?
+                {
+                    return Ok(self.abandon(&data));
+                }
+            }
             if let Some((end, after)) = final_dot(&data, searched) {
                 self.unread = data.split_off(after);
                 data.truncate(end);
