@@ -236,6 +236,9 @@ pub struct EndOrder {
     /// End another party's order; the reason is recorded.
     #[serde(default)]
     pub force: bool,
+    /// End a cordon of the health check without a passed probe; needs a reason.
+    #[serde(default)]
+    pub unchecked: bool,
     /// Why.
     #[serde(default)]
     pub reason: String,

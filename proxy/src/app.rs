@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Door};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Origin};
 use crate::gate::{Effect, Epoch, Gate, Gates, Holder, HolderKind, OrderBook, OrderError, Plan};
 use crate::health::{self, Health};
 use crate::id::Ids;
@@ -38,6 +38,9 @@ use crate::transaction::Corridor;
 
 /// Name of the file that says: this state directory was initialised.
 const IDENTITY_FILE: &str = "identity";
+
+/// The line in it of a state directory that a configuration file made.
+const CONFIGURED: &str = "configured by a file";
 
 /// How long sessions get, after their transactions were aborted at the deadline, to say so.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -66,6 +69,9 @@ pub enum AppError {
     /// The state directory was never initialised.
     #[error("{} was never initialised (is its volume mounted?); `lockgate init` makes it", .0.display())]
     NotInitialised(PathBuf),
+    /// The state directory belongs to a configuration file.
+    #[error("{} belongs to a configuration file: name it with --config (the embedded default has other members, and would give them held mail)", .0.display())]
+    Configured(PathBuf),
     /// A file of the state directory cannot be used.
     #[error("{}: {source}", path.display())]
     State {
@@ -215,8 +221,12 @@ pub fn init(config: &Config) -> Result<InitReport, AppError> {
         Memory::create(Arc::new(disk.clone())).map_err(at(data))?;
         made.push(data.join(crate::relay::next_hop::FILE));
         let text = format!(
-            "lockgate state directory, made {}\nversion 1\n",
-            clock::rfc_3339(clock::unix_ms())
+            "lockgate state directory, made {}\nversion 1\n{}\n",
+            clock::rfc_3339(clock::unix_ms()),
+            match config.origin {
+                Origin::File => CONFIGURED,
+                Origin::Embedded => "configured by the embedded default",
+            }
         );
         disk.publish(Path::new(IDENTITY_FILE), text.as_bytes()).map_err(at(data))?;
         made.push(data.join(IDENTITY_FILE));
@@ -228,6 +238,20 @@ pub fn init(config: &Config) -> Result<InitReport, AppError> {
 #[must_use]
 pub fn is_initialised(config: &Config) -> bool {
     config.data.join(IDENTITY_FILE).exists()
+}
+
+/// Who may use a state directory, by what stands in its identity file: one that a configuration file
+/// made is not served by the embedded default, whose members are others.
+fn check_origin(config: &Config) -> Result<(), AppError> {
+    let path = config.data.join(IDENTITY_FILE);
+    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => AppError::NotInitialised(config.data.clone()),
+        _ => AppError::State { path: path.clone(), source },
+    })?;
+    if config.origin == Origin::Embedded && text.lines().any(|line| line == CONFIGURED) {
+        return Err(AppError::Configured(config.data.clone()));
+    }
+    Ok(())
 }
 
 /// Where the key of the spool is read from.
@@ -243,14 +267,10 @@ impl Proxy {
     /// # Errors
     /// See [`AppError`].
     pub async fn start(config: Config, create: CreateState) -> Result<Self, AppError> {
-        if !is_initialised(&config) {
-            match create {
-                CreateState::IfMissing => {
-                    init(&config)?;
-                }
-                CreateState::Refuse => return Err(AppError::NotInitialised(config.data)),
-            }
+        if create == CreateState::IfMissing && !is_initialised(&config) {
+            init(&config)?;
         }
+        check_origin(&config)?;
         let (core, config) =
             tokio::task::spawn_blocking(move || Core::open(&config).map(|core| (core, config)))
                 .await??;

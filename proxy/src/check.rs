@@ -21,6 +21,7 @@ use smtp::Extension;
 use crate::app;
 use crate::config::{Bounce, Config, Gate, Member};
 use crate::relay::{self, Connection, Known, LinkError, Memory, NextHop, Stage};
+use crate::spool;
 use crate::spool::KeyError;
 
 /// Longest path of a Unix socket (`sun_path` of unix(7), less its final NUL).
@@ -109,6 +110,7 @@ fn remembered(config: &Config) -> io::Result<(Memory, Option<String>)> {
 /// Everything that is on this host. Blocking.
 fn local(config: &Config) -> Vec<Finding> {
     let mut findings = vec![state_directory(config), key(config)];
+    findings.extend(held(config));
     findings.extend(socket_path(config));
     findings.extend(volume::look(config));
     findings.extend(listeners(config));
@@ -161,6 +163,42 @@ fn key(config: &Config) -> Finding {
             "give it to the user that lockgate runs as, with mode 0600",
         ),
     }
+}
+
+/// Would the spool open, and is held mail of configured gates only? Says nothing while a lockgate
+/// has it open.
+fn held(config: &Config) -> Vec<Finding> {
+    let directory = config.data.join(&config.spool.directory);
+    let Ok(key) = app::key_source(config).load() else { return Vec::new() };
+    let offline = match spool::offline::open_readonly(&directory, Some(key)) {
+        Ok(offline) => offline,
+        Err(spool::OpenError::Locked { .. }) => return Vec::new(),
+        Err(spool::OpenError::Disk { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Vec::new();
+        }
+        Err(error) => {
+            return vec![Finding::error(
+                format!("spool {}: {error}", directory.display()),
+                "`serve` will refuse to start until this is mended",
+            )];
+        }
+    };
+    let mut strangers: Vec<String> = offline
+        .summaries()
+        .iter()
+        .map(|summary| summary.gate.to_string())
+        .filter(|name| !config.gates.iter().any(|gate| gate.name == *name))
+        .collect();
+    strangers.dedup();
+    strangers
+        .into_iter()
+        .map(|gate| {
+            Finding::error(
+                format!("mail is held for gate {gate:?}, which is not configured"),
+                "`serve` will refuse to start: put the gate back, and release or remove its mail",
+            )
+        })
+        .collect()
 }
 
 fn socket_path(config: &Config) -> Option<Finding> {

@@ -49,6 +49,19 @@ pub struct Config {
     /// The gates.
     #[serde(rename = "gate")]
     pub gates: Vec<Gate>,
+    /// Where this configuration comes from.
+    #[serde(skip)]
+    pub origin: Origin,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    #[default]
+    File,
+    /// The program itself.
+    Embedded,
 }
 
 impl Default for Config {
@@ -65,6 +78,7 @@ impl Default for Config {
             spool: spool::Config::default(),
             replay: replay::Config::default(),
             gates: Vec::new(),
+            origin: Origin::File,
         }
     }
 }
@@ -334,7 +348,7 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             line: line_of(text, error.span().map_or(0, |span| span.start)),
-            message: error.message().to_owned(),
+            message: in_line(text, &error),
         })?;
         config
             .cross_check()
@@ -359,6 +373,7 @@ impl Config {
         Self {
             data: data.to_owned(),
             gates: vec![gate("outbound", 2525), gate("inbound", 2625)],
+            origin: Origin::Embedded,
             ..Self::default()
         }
     }
@@ -457,6 +472,9 @@ impl Gate {
                 return Err(format!("member {} is this gate's own listener: a loop", member.name));
             }
         }
+        if self.bounce == Bounce::Auto && self.dsn_next_hop.is_none() {
+            return Err("`bounce = \"auto\"` needs a `dsn_next_hop` to give reports to".into());
+        }
         if let Some(partner) = &self.returns {
             match all.iter().find(|gate| gate.name == *partner) {
                 None => return Err(format!("`returns` names {partner:?}, which is no gate")),
@@ -470,6 +488,13 @@ impl Gate {
         }
         self.tls.check()
     }
+}
+
+/// What is wrong, with the line that it is wrong in: the message alone names no key.
+fn in_line(text: &str, error: &toml::de::Error) -> String {
+    let line = line_of(text, error.span().map_or(0, |span| span.start));
+    let written = text.lines().nth(line - 1).unwrap_or_default().trim();
+    format!("{} in `{written}`", error.message())
 }
 
 /// The line of an offset, from 1.

@@ -83,6 +83,10 @@ impl Health {
             let reason = format!("{stranger}: a person must look before it gets mail");
             return self.cordon(member, reason).await;
         }
+        if let Reach::Down { failures: 1, .. } = self.relay.known(member).reach {
+            let address = &self.relay.next_hop(member).address;
+            tracing::warn!(gate = self.gate.name(), member = self.member_name(member), %address, %error, "the member cannot be reached");
+        }
         let orders = self.gate.orders();
         let all_down = self.gate.plan().members.iter().enumerate().all(|(member, name)| {
             is_cordoned(&orders, name)

@@ -400,6 +400,7 @@ fn clocks_are_read_in_listed_files_only() {
         ("proxy/src/relay/mod.rs Instant::now", "expiry of idle connections, next try"),
         ("proxy/src/replay/attempt.rs Instant::now", "length of an attempt, latency"),
         ("proxy/src/replay/mod.rs Instant::now", "the clock of pace and schedule"),
+        ("proxy/src/replay/queue.rs Instant::now", "since when a message is uncertain"),
         ("proxy/src/spool/space.rs Instant::now", "age of the last answer on free space"),
         ("proxy/src/transaction/hold.rs Instant::now", "latency of a commit"),
         ("proxy/src/transaction/mod.rs Instant::now", "length of a transaction"),

@@ -61,6 +61,9 @@ pub struct Uncordon {
     /// End the orders of others too
     #[arg(long)]
     force: bool,
+    /// End a cordon of the health check without a passed probe
+    #[arg(long)]
+    unchecked: bool,
 }
 
 pub(super) async fn list(desk: &Desk, out: &mut Out) -> anyhow::Result<Exit> {
@@ -206,6 +209,7 @@ pub(super) async fn uncordon(
     for order in mine {
         let request = EndOrder {
             force: order.holder != holder,
+            unchecked: uncordon.unchecked,
             holder: holder.clone(),
             reason: uncordon.reason.clone(),
         };

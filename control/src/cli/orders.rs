@@ -21,6 +21,9 @@ pub enum Orders {
         /// End the order of another party
         #[arg(long, requires = "reason")]
         force: bool,
+        /// End a cordon of the health check without a passed probe
+        #[arg(long, requires = "reason")]
+        unchecked: bool,
         /// Why, for the next person
         #[arg(long, value_parser = reason)]
         reason: Option<String>,
@@ -33,8 +36,9 @@ pub(super) async fn run(desk: &Desk, orders: Orders, out: &mut Out) -> anyhow::R
             let orders: Vec<Order> = desk.client.get(path::ORDERS, DEADLINE).await?;
             out.list(&orders, |orders| table(orders))?;
         }
-        Orders::End { id, force, reason } => {
-            let request = EndOrder { holder: holder(), force, reason: reason.unwrap_or_default() };
+        Orders::End { id, force, unchecked, reason } => {
+            let reason = reason.unwrap_or_default();
+            let request = EndOrder { holder: holder(), force, unchecked, reason };
             let target = fill(path::ORDER_END, "id", &id.to_string());
             let ended: OrderEnded = desk.client.post(&target, &request, DEADLINE).await?;
             out.document(&ended, text)?;

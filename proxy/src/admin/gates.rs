@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::problem::Failure;
 use super::{Asked, Desk, Door, Input, TICK, lock, wire};
 use crate::api;
 use crate::clock;
-use crate::gate::{Effect, Epoch, Gate, HolderKind, Order, OrderError, order};
+use crate::gate::{Effect, Epoch, Gate, HolderKind, Mode, Order, OrderError, order};
 use crate::relay::Reach;
 use crate::spool::{Lane, Stand, Totals};
 
@@ -78,6 +79,15 @@ pub(super) async fn place(
     for (order, Epoch(epoch)) in placed {
         if let Some(door) = desk.parts.door(&order.gate) {
             answer.warnings.extend(door.replayer.warnings());
+            let gate = &door.corridor.gate;
+            if order.effect == Effect::Hold && gate.mode_shown() == Mode::Refuse {
+                answer
+                    .warnings
+                    .push(format!("gate {} refuses by another order: mail gets 451", gate.name()));
+            }
+            if order.effect == Effect::Hold && desk.parts.spool.reserve(0).is_err() {
+                answer.warnings.push("the spool has no room: new mail gets 452".to_owned());
+            }
         }
         answer.epochs.push(api::GateEpoch { gate: order.gate.clone(), epoch });
         answer.orders.push(wire::order(order));
@@ -95,6 +105,10 @@ pub(super) async fn end(
     if request.force && request.reason.trim().is_empty() {
         return Err(Failure::bad("force needs a reason: it is written down"));
     }
+    if request.unchecked && request.reason.trim().is_empty() {
+        return Err(Failure::bad("unchecked needs a reason: it is written down"));
+    }
+    desk.may_end(id, request.unchecked)?;
     let work = {
         let desk = desk.clone();
         async move {
@@ -131,7 +145,15 @@ pub(super) async fn quiet(
     let gate = desk.parts.gates.named(&name)?;
     let wanted = Duration::try_from_secs_f64(wait.timeout_s)
         .map_err(|_| Failure::bad("timeout_s is a number of seconds, not below 0"))?;
-    let epoch = wait.epoch.map_or_else(|| gate.epoch(), Epoch);
+    let now = gate.epoch();
+    let epoch = wait.epoch.map_or(now, Epoch);
+    // One more than now: everybody who is inside.
+    if epoch.0 > now.0 + 1 {
+        return Err(Failure::bad(format!(
+            "gate {name} is in epoch {}; epoch {} has not come (they begin anew with each start)",
+            now.0, epoch.0
+        )));
+    }
     let alive = tokio::select! {
         quiet = gate.quiet(epoch, wanted.min(QUIET_MAX)) => quiet.err().unwrap_or_default(),
         () = desk.shared.stop.cancelled() => gate.older(epoch),
@@ -144,6 +166,26 @@ pub(super) async fn quiet(
 }
 
 impl Desk {
+    /// A cordon of the health check stands for a server that a person must look at first, whichever
+    /// way it is to be ended.
+    fn may_end(&self, id: u64, unchecked: bool) -> Result<(), Failure> {
+        let orders = self.parts.gates.orders();
+        let Some(order) = orders.iter().find(|order| order.id == id) else { return Ok(()) };
+        let Effect::Cordon { member } = &order.effect else { return Ok(()) };
+        let probed =
+            self.parts.door(&order.gate).is_some_and(|door| door.replayer.is_probed(order));
+        if order.holder.kind != HolderKind::Health || probed || unchecked {
+            return Ok(());
+        }
+        Err(Failure::new(
+            StatusCode::CONFLICT,
+            format!(
+                "{member} is cordoned: {}. First `lockgate probe {} --to ADDRESS --member {member}`, or say --unchecked with a --reason",
+                order.reason, order.gate
+            ),
+        ))
+    }
+
     /// The gates that a request is about; without a name every forward gate.
     fn scope(&self, name: Option<&str>) -> Result<Vec<Gate>, Failure> {
         let gates = &self.parts.gates;
@@ -362,9 +404,11 @@ fn members_down(door: &Door) -> Vec<String> {
     let corridor = &door.corridor;
     let down = |(index, member): (usize, &String)| match corridor.relay.known(index).reach {
         Reach::Down { since, failures, .. } => Some(format!(
-            "gate {}: member {member} has not answered for {} s ({failures} tries)",
+            "gate {}: member {member} at {} has not answered for {} s ({failures} failed tries){}",
             corridor.gate.name(),
-            since.elapsed().as_secs()
+            corridor.relay.next_hop(index).address,
+            since.elapsed().as_secs(),
+            if corridor.gate.mode_shown() == Mode::Pass { "; new mail gets 451" } else { "" }
         )),
         Reach::Unknown | Reach::Up => None,
     };

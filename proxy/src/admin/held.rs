@@ -108,6 +108,20 @@ pub(super) async fn change(
             if !request.ids.is_empty() {
                 return Ok(desk.change_these(request.ids, &change).await);
             }
+            let narrows = |filter: &api::HeldFilter| {
+                filter.gate.is_some()
+                    || filter.sender.is_some()
+                    || filter.recipient.is_some()
+                    || filter.message_id.is_some()
+                    || filter.older_than_s.is_some()
+                    || filter.state.is_some()
+            };
+            let gives_up = matches!(change, Change::Remove { .. } | Change::Fail);
+            if gives_up && !request.filter.as_ref().is_some_and(narrows) {
+                return Err(Failure::bad(
+                    "to give up all held mail of every gate at once is refused: name a gate, a state or another filter",
+                ));
+            }
             let Some(filter) = request.filter else {
                 return Err(Failure::bad(
                     "name messages by ids, or by a filter (which may be empty)",

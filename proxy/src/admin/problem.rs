@@ -72,7 +72,7 @@ impl From<OrderError> for Failure {
             | OrderError::NoSuchMember { .. }
             | OrderError::NoSuchOrder(_) => StatusCode::NOT_FOUND,
             OrderError::NoReason | OrderError::ReturnGate(_) => StatusCode::BAD_REQUEST,
-            OrderError::NotYours { .. } => StatusCode::CONFLICT,
+            OrderError::NotYours { .. } | OrderError::BrakeFile(_) => StatusCode::CONFLICT,
             OrderError::Disk(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, told(&error))

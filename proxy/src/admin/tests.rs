@@ -596,7 +596,9 @@ async fn a_cordon_for_a_changed_identity_is_an_alarm_and_ends_by_force_with_the_
     assert_eq!(status["gates"][0]["mode"], "hold");
     let end = format!("/v1/orders/{}/end", placed[0].0.id);
     assert_eq!(house.post(&end, &json!({"holder": ada()})).await.status, 409);
-    let forced = json!({"holder": ada(), "force": true, "reason": "it was replaced by hand"});
+    let mut forced = json!({"holder": ada(), "force": true, "reason": "it was replaced by hand"});
+    assert_eq!(house.post(&end, &forced).await.status, 409, "nobody has probed it");
+    forced["unchecked"] = json!(true);
     assert_eq!(house.post(&end, &forced).await.status, 200);
     assert_eq!(relay.known(0).identity.as_deref(), Some("new.example"));
     assert_eq!(gate.mode_shown(), Mode::Pass);

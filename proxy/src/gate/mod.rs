@@ -75,6 +75,9 @@ pub enum OrderError {
     /// A return gate cannot refuse: mail would be kept inside the server.
     #[error("gate {0} is a return gate: it cannot refuse, or mail would stay inside the server")]
     ReturnGate(String),
+    /// The brake file is still there: it would be back at once.
+    #[error("the brake is on: remove {} first", .0.display())]
+    BrakeFile(PathBuf),
     /// Held by somebody else.
     #[error(
         "order {id} is held by {kind:?} {name}: only its holder ends it, or `--force` with a reason"
@@ -358,6 +361,9 @@ impl Gates {
             .find(|order| order.id == id)
             .cloned()
             .ok_or(OrderError::NoSuchOrder(id))?;
+        if order.holder.kind == HolderKind::Brake && self.brake.try_exists().unwrap_or(true) {
+            return Err(OrderError::BrakeFile(self.brake.clone()));
+        }
         if !force && order.holder != *by {
             return Err(OrderError::NotYours {
                 id,

@@ -131,7 +131,7 @@ impl Order {
     /// the gate holds.
     #[must_use]
     pub const fn stops_canary(&self) -> bool {
-        matches!(self.effect, Effect::Refuse)
+        matches!(self.effect, Effect::Refuse | Effect::PauseReplay)
     }
 }
 

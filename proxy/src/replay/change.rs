@@ -151,6 +151,9 @@ impl Replayer {
             arrival_date: &rfc_5322(arrived_unix_ms),
         });
         let how = match report {
+            Some(_) if self.reports.is_none() => {
+                return Err("its sender wants a report, and the gate has no `dsn_next_hop` to give it to: set one, or `held remove` it".into());
+            }
             Some((envelope, wire)) => {
                 self.store(own, envelope, &wire).await?;
                 Done::Reported
@@ -204,7 +207,10 @@ impl Replayer {
         let mut writer =
             spool.begin(reservation, id, gate, Lane::Dsn, envelope, arrival).map_err(words)?;
         writer.write(wire).await.map_err(words)?;
-        writer.commit(None).await.map_err(words)?;
+        let id = writer.commit(None).await.map_err(words)?;
+        // It does not wait for the walk, which stands still while the gate holds.
+        self.lock().reports.push_back(id);
+        self.wake.notify_one();
         Ok(())
     }
 }

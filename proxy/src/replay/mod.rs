@@ -108,6 +108,7 @@ impl Replayer {
 
     /// Runs until `stop`, then to the end of the attempts under way.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        self.find_reports();
         let mut attempts = JoinSet::new();
         let mut changes = self.corridor.spool.subscribe();
         let mut orders = self.corridor.gate.watch();
@@ -151,6 +152,18 @@ impl Replayer {
         });
         drop(inner);
         self.wake.notify_one();
+    }
+
+    /// Finds the reports of a former run: they go out also while the gate holds.
+    fn find_reports(&self) {
+        let gate = &self.corridor.gate.plan().name;
+        let reports = self.corridor.spool.summaries(None, usize::MAX, |summary| {
+            summary.gate == *gate && summary.lane == Lane::Dsn
+        });
+        let mut queue = self.lock();
+        for report in reports {
+            queue.sort_in(&report);
+        }
     }
 
     /// Starts attempts while pace and orders allow; says how long to wait for more.

@@ -199,6 +199,20 @@ impl Replayer {
         }
     }
 
+    /// Has whoever answers for the member of this cordon taken a probe since it was placed? A probe of
+    /// a better day proves nothing.
+    #[must_use]
+    pub fn is_probed(&self, cordon: &Order) -> bool {
+        let Effect::Cordon { member } = &cordon.effect else { return false };
+        let members = &self.corridor.gate.plan().members;
+        let Some(index) = members.iter().position(|name| name == member) else { return false };
+        let known = self.corridor.relay.known(index);
+        let present = known.stranger.as_ref().or(known.identity.as_ref());
+        known.probed.as_ref().is_some_and(|probed| {
+            Some(&probed.identity) == present && probed.at_unix_ms >= cordon.since_unix_ms
+        })
+    }
+
     /// Cordons of the health check that this release may end: of members whose present identity
     /// took a probe, or all with `unchecked`.
     fn accepted_cordons(&self, release: &Release, warnings: &mut Vec<String>) -> Vec<u64> {
@@ -209,16 +223,7 @@ impl Replayer {
             if order.holder.kind != HolderKind::Health {
                 continue;
             }
-            let Some(index) = gate.plan().members.iter().position(|name| name == member) else {
-                continue;
-            };
-            let known = self.corridor.relay.known(index);
-            let present = known.stranger.as_ref().or(known.identity.as_ref());
-            // A probe of a better day proves nothing: it must have been taken behind the cordon.
-            let probed = known.probed.as_ref().is_some_and(|probed| {
-                Some(&probed.identity) == present && probed.at_unix_ms >= order.since_unix_ms
-            });
-            if probed || release.unchecked {
+            if self.is_probed(&order) || release.unchecked {
                 accepted.push(order.id);
             } else {
                 warnings.push(format!(
