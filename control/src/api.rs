@@ -38,6 +38,7 @@ use tower::Service as _;
 
 use crate::client::{CHANGE_DEADLINE, ClientError, DEADLINE, PROBE_DEADLINE};
 use crate::fleet::Fleet;
+use crate::render::octets;
 
 /// Mode of the socket file: its owner, and those whom the owner's group lets in.
 pub const SOCKET_MODE: u32 = 0o660;
@@ -198,7 +199,7 @@ async fn hand_on(State(desk): State<Desk>, request: Request) -> Response {
 fn translate(request: Request) -> Result<Request, (StatusCode, String)> {
     let (head, body) = request.into_parts();
     if body.size_hint().lower() > REQUEST_OCTETS_MAX {
-        let error = format!("a request has at most {REQUEST_OCTETS_MAX} octets: split it");
+        let error = format!("a request has at most {}: split it", octets(REQUEST_OCTETS_MAX));
         return Err((StatusCode::PAYLOAD_TOO_LARGE, error));
     }
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);

@@ -237,7 +237,13 @@ pub fn count(number: u64) -> String {
 /// `1 message`, `1,204 messages`.
 #[must_use]
 pub fn messages(number: u64) -> String {
-    if number == 1 { "1 message".to_owned() } else { format!("{} messages", count(number)) }
+    counted(number, "message", "messages")
+}
+
+/// A count with its noun: `1 try`, `3 tries`.
+#[must_use]
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
 /// Octets in binary units: `83.2 MiB`.
@@ -275,6 +281,24 @@ pub fn seconds(number: f64) -> String {
         (0, 0, _) => format!("{m}m {}s", s % 60),
         (0, _, _) => format!("{h}h {}m", m % 60),
         (days, _, _) => format!("{days}d {}h", h % 24),
+    }
+}
+
+/// A time that is still to come, as [`seconds`]; far away it is no number that anybody believes.
+#[must_use]
+pub fn ahead(number: f64) -> String {
+    const FAR: f64 = 30.0 * 86_400.0;
+    if number > FAR { "more than a month".to_owned() } else { seconds(number) }
+}
+
+/// A time that has gone by, in its largest unit: `35 s`, `3 h`.
+#[must_use]
+pub fn gone_by(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", count(seconds / 86_400)),
     }
 }
 
@@ -378,6 +402,23 @@ mod tests {
         assert_eq!(seconds(f64::NAN), "?");
         assert_eq!(seconds(1e30), "for ever");
         assert_eq!(messages(1), "1 message");
+        assert_eq!(messages(1_204), "1,204 messages");
+        assert_eq!(counted(1, "try", "tries"), "1 try");
+        assert_eq!(counted(0, "try", "tries"), "0 tries");
+    }
+
+    #[test]
+    fn times_far_ahead_are_no_numbers() {
+        assert_eq!(ahead(11_520.0), "3h 12m");
+        assert_eq!(ahead(30.0 * 86_400.0), "30d 0h");
+        assert_eq!(ahead(73_094.0 * 86_400.0), "more than a month");
+        assert_eq!(ahead(f64::INFINITY), "more than a month");
+    }
+
+    #[test]
+    fn times_gone_by_have_one_unit() {
+        let texts = [35, 119, 120, 7_200, 172_800].map(gone_by);
+        assert_eq!(texts, ["35 s", "119 s", "2 min", "2 h", "2 days"]);
     }
 
     #[test]

@@ -357,7 +357,7 @@ fn another_name_of_the_host_for_reports_cordons_nobody() {
     assert!(orders.is_empty(), "{orders:?}");
 }
 
-/// Goal: a report whose final reply is lost is not followed by another, least of all by an empty one.
+/// Goal: a report whose final reply is lost is not followed by another, least of all an empty one.
 /// Method: the second report goes over the connection of the first, which dies after the final dot.
 #[test]
 fn a_report_whose_final_reply_is_lost_is_not_followed_by_an_empty_one() {

@@ -5,15 +5,18 @@
 use anyhow::bail;
 use clap::Args;
 use proxy::api::{
-    Effect, EndOrder, GateStatus, MemberHealth, Order, OrderEnded, OrderPlaced, PlaceOrder, path,
+    Effect, EndOrder, GateStatus, Holder, MemberHealth, Mode, Order, OrderEnded, OrderPlaced,
+    PlaceOrder, path,
 };
 
+use super::advice::Advice;
 use super::{Desk, Exit, holder, reason};
 use crate::client::{DEADLINE, fill};
-use crate::render::{self, Out, Table, word};
+use crate::render::{self, Format, Out, Table, word};
 
 /// `hold GATE|--all --reason R`
 #[derive(Debug, Args)]
+#[command(override_usage = "lockgate hold [OPTIONS] --reason <REASON> <GATE|--all>")]
 pub struct Hold {
     /// Gate
     #[arg(required_unless_present = "all", conflicts_with = "all")]
@@ -61,7 +64,7 @@ pub struct Uncordon {
     /// End the orders of others too
     #[arg(long)]
     force: bool,
-    /// End a cordon of the health check without a passed probe
+    /// End a cordon of the health check without an accepted probe (otherwise: `probe` first)
     #[arg(long)]
     unchecked: bool,
 }
@@ -188,43 +191,142 @@ pub(super) async fn uncordon(
     uncordon: Uncordon,
     out: &mut Out,
 ) -> anyhow::Result<Exit> {
+    let (gate, member) = (&uncordon.gate, &uncordon.member);
     let orders: Vec<Order> = desk.client.get(path::ORDERS, DEADLINE).await?;
-    let cordons: Vec<Order> = orders
-        .into_iter()
-        .filter(|order| order.effect == Effect::Cordon && order.gate == uncordon.gate)
-        .filter(|order| order.member.as_deref() == Some(&uncordon.member))
-        .collect();
-    if cordons.is_empty() {
-        bail!(
-            "no order cordons {} of {}: see `{}`",
-            uncordon.member,
-            uncordon.gate,
-            desk.command("gates")
-        );
-    }
+    let cordons = orders.into_iter().filter(|order| cordons(order, gate, member));
     let holder = holder();
-    let (mine, others): (Vec<_>, Vec<_>) =
-        cordons.into_iter().partition(|order| uncordon.force || order.holder == holder);
+    let (chosen, others): (Vec<_>, Vec<_>) =
+        cordons.partition(|order| ends(order, &holder, &uncordon));
+    if chosen.is_empty() && others.is_empty() {
+        bail!("no order cordons {member} of {gate}: see `{}`", desk.command("gates"));
+    }
     let mut ended = Vec::new();
-    for order in mine {
+    let mut failed = None;
+    for order in chosen {
         let request = EndOrder {
             force: order.holder != holder,
-            unchecked: uncordon.unchecked,
+            unchecked: uncordon.unchecked && super::orders::is_of_health(&order),
             holder: holder.clone(),
             reason: uncordon.reason.clone(),
         };
         let target = fill(path::ORDER_END, "id", &order.id.to_string());
-        let end: OrderEnded = desk.client.post(&target, &request, DEADLINE).await?;
-        ended.push(end);
+        match desk.client.post::<_, OrderEnded>(&target, &request, DEADLINE).await {
+            Ok(end) => ended.push(end),
+            // What was ended before is told all the same.
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
     }
-    out.list(&ended, |ended| super::orders::table(ended.iter().map(|end| &end.order)))?;
-    for order in &others {
-        out.warn(&format!("still cordoned by {}", super::orders::describe(order)))?;
+    if out.format() == Format::Json {
+        ended.iter().try_for_each(|end| out.json_line(end))?;
+    } else if let Some(last) = ended.last() {
+        out.say(&opened(last, gate, member))?;
     }
-    if !others.is_empty() {
-        out.warn("end the orders of others with --force, after a probe:")?;
-        let probe = format!("probe {} --member {} --to …", uncordon.gate, uncordon.member);
-        out.warn(&format!("  {}", desk.command(&probe)))?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let advice = Advice { global: &desk.global, caller: &holder };
+    for line in still_cordoned(&advice, &others) {
+        out.warn(&line)?;
     }
     Ok(Exit::yes_if(others.is_empty()))
+}
+
+fn cordons(order: &Order, gate: &str, member: &str) -> bool {
+    order.effect == Effect::Cordon && order.gate == gate && order.member.as_deref() == Some(member)
+}
+
+/// Does the command line say enough to end this cordon?
+fn ends(order: &Order, caller: &Holder, uncordon: &Uncordon) -> bool {
+    uncordon.force
+        || order.holder == *caller
+        || (uncordon.unchecked && super::orders::is_of_health(order))
+}
+
+/// What the last of the ended cordons left.
+fn opened(last: &OrderEnded, gate: &str, member: &str) -> String {
+    if last.still_open.iter().any(|order| cordons(order, gate, member)) {
+        return render::clean(&format!(
+            "order {} is ended; {member} of {gate} is still cordoned",
+            last.order.id
+        ));
+    }
+    let but = match last.mode {
+        Mode::Pass => "",
+        Mode::Hold => "; the gate still holds new mail",
+        Mode::Refuse => "; the gate still refuses new mail",
+    };
+    render::clean(&format!("{member} of {gate} is open again{but}"))
+}
+
+/// Who else cordons it, and the way out of each.
+fn still_cordoned(advice: &Advice<'_>, others: &[Order]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for order in others {
+        lines.push(format!("still cordoned by {}", super::orders::describe(order)));
+        let ways = advice.ways_out(order);
+        lines.extend(ways.iter().map(|step| format!("  {}", step.text())));
+    }
+    lines
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use proxy::api::HolderKind;
+
+    use super::super::{Global, Verb, parse, sample};
+    use super::*;
+
+    fn cordon(kind: HolderKind, name: &str) -> Order {
+        let member = Some("sems1".to_owned());
+        Order { member, ..sample::order_of(5, Effect::Cordon, kind, name) }
+    }
+
+    fn typed(flags: &str) -> Uncordon {
+        let line = format!("lockgate uncordon outbound sems1 --reason looked {flags}");
+        match parse(line.split_whitespace()).unwrap().verb {
+            Verb::Uncordon(uncordon) => uncordon,
+            verb => panic!("{verb:?}"),
+        }
+    }
+
+    #[test]
+    fn the_waiver_ends_cordons_of_the_health_check_and_not_those_of_people() {
+        let alice = sample::alice();
+        let (own, bobs, healths) = (
+            cordon(HolderKind::Operator, "alice"),
+            cordon(HolderKind::Operator, "bob"),
+            cordon(HolderKind::Health, "identity"),
+        );
+        let chosen =
+            |flags: &str| [&own, &bobs, &healths].map(|order| ends(order, &alice, &typed(flags)));
+        assert_eq!(chosen(""), [true, false, false]);
+        assert_eq!(chosen("--unchecked"), [true, false, true]);
+        assert_eq!(chosen("--force"), [true, true, true]);
+    }
+
+    #[test]
+    fn what_was_opened_is_told_in_words() {
+        let order = cordon(HolderKind::Operator, "alice");
+        let ended = |still_open: Vec<Order>, mode| {
+            opened(&OrderEnded { order: order.clone(), still_open, mode }, "outbound", "sems1")
+        };
+        assert_eq!(ended(vec![], Mode::Pass), "sems1 of outbound is open again");
+        let held = ended(vec![sample::order(7, Effect::Hold)], Mode::Hold);
+        assert_eq!(held, "sems1 of outbound is open again; the gate still holds new mail");
+        let other = ended(vec![cordon(HolderKind::Operator, "bob")], Mode::Hold);
+        assert_eq!(other, "order 5 is ended; sems1 of outbound is still cordoned");
+    }
+
+    #[test]
+    fn a_cordon_that_stands_names_the_probe() {
+        let (global, caller) = (Global::default(), sample::alice());
+        let advice = Advice { global: &global, caller: &caller };
+        let text = still_cordoned(&advice, &[cordon(HolderKind::Health, "identity")]).join("\n");
+        assert!(text.contains("lockgate probe outbound --member sems1"), "{text}");
+        assert!(!text.contains("orders end"), "{text}");
+    }
 }

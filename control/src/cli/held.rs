@@ -8,16 +8,17 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use axum::http::StatusCode;
 use clap::{ArgGroup, Args, Subcommand};
 use proxy::api::{self, Change, HeldChange, HeldChanged, HeldFilter, HeldState, Skipped, path};
 
 use super::{Desk, Exit, duration, holder, reason};
 use crate::client::{CHANGE_DEADLINE, ClientError, DEADLINE, fill, with_query};
-use crate::render::{Format, Out, Table, clean, count, messages, octets, seconds, word};
+use crate::render::{Format, Out, Table, clean, count, counted, messages, octets, seconds, word};
 
 /// Lines of text when no limit is given; JSON has none.
 const TEXT_LIMIT: u64 = 100;
@@ -27,12 +28,24 @@ const IDS_AT_ONCE: usize = 5_000;
 /// `held …`
 #[derive(Debug, Args)]
 pub struct Held {
-    /// Read the spool in DIR without a running lockgate (list and show only)
-    #[arg(long, global = true, value_name = "DIR")]
-    pub offline: Option<PathBuf>,
+    /// As that of `list` and `show`, before the verb; shown there, where it means something.
+    #[arg(long, value_name = "DIR", hide = true)]
+    offline: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Held {
+    /// The spool to read without a running lockgate, wherever on the line it is named.
+    #[must_use]
+    pub fn offline(&self) -> Option<&Path> {
+        let own = match &self.verb {
+            Verb::List(List { offline, .. }) | Verb::Show { offline, .. } => offline.as_deref(),
+            _ => None,
+        };
+        own.or(self.offline.as_deref())
+    }
 }
 
 /// What to do with held mail.
@@ -47,13 +60,16 @@ pub enum Verb {
         /// Write the mail data itself, and nothing else
         #[arg(long)]
         raw: bool,
+        /// Read the spool in DIR, which no lockgate serves
+        #[arg(long, value_name = "DIR")]
+        offline: Option<PathBuf>,
     },
     /// Find messages by a part of an address, a Message-ID, or by id (2: none)
     Find {
         /// What to look for
         text: String,
     },
-    /// Give up custody without delivery; recorded with the reason
+    /// Give up custody without delivery; recorded with the reason (--all needs a filter)
     Remove {
         /// Which
         #[command(flatten)]
@@ -68,7 +84,7 @@ pub enum Verb {
         #[command(flatten)]
         which: Which,
     },
-    /// Report refused forward-paths to the sender (DSN) and give them up
+    /// Report refused forward-paths to the sender (DSN) and give them up (--all needs a filter)
     Fail {
         /// Which
         #[command(flatten)]
@@ -93,6 +109,9 @@ pub struct List {
     /// At most this many; 0: all [default: 100 in text, all in json]
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// Read the spool in DIR, which no lockgate serves
+    #[arg(long, value_name = "DIR")]
+    pub offline: Option<PathBuf>,
 }
 
 /// Every member narrows.
@@ -125,7 +144,7 @@ pub struct Which {
     /// Spool ids; `-` reads them from standard input, one a line
     #[arg(value_name = "ID", conflicts_with_all = FILTERS)]
     ids: Vec<String>,
-    /// All messages that match the filters
+    /// All messages that match the filters; to remove or fail mail needs a filter
     #[arg(long)]
     all: bool,
     /// Every member narrows
@@ -160,9 +179,9 @@ fn state(text: &str) -> Result<HeldState, String> {
 
 pub(super) async fn run(desk: &Desk, held: Held, out: &mut Out) -> anyhow::Result<Exit> {
     match held.verb {
-        Verb::List(List { filter, limit }) => list(desk, filter.into(), limit, out).await,
-        Verb::Show { id, raw: true } => raw(desk, &id, out).await,
-        Verb::Show { id, raw: false } => show(desk, &id, out).await,
+        Verb::List(List { filter, limit, .. }) => list(desk, filter.into(), limit, out).await,
+        Verb::Show { id, raw: true, .. } => raw(desk, &id, out).await,
+        Verb::Show { id, raw: false, .. } => show(desk, &id, out).await,
         Verb::Find { text } => find(desk, &text, out).await,
         Verb::Remove { which, reason } => change(desk, which, Change::Remove, reason, out).await,
         Verb::Retry { which } => change(desk, which, Change::Retry, String::new(), out).await,
@@ -227,19 +246,44 @@ pub(super) fn table(held: &[api::Held]) -> Table {
         let reply = open.clone().find_map(|path| path.reply.clone()).unwrap_or_default();
         let shown = open.clone().next().or(held.forward_paths.first());
         let more = held.forward_paths.len().saturating_sub(1);
-        let to = shown.map(|path| path.address.clone()).unwrap_or_default();
+        let to = shown.map(|path| forward_path(held, path)).unwrap_or_default();
         table.row([
             held.id.clone(),
             word(&held.state),
             held.gate.clone(),
             age(&held.held_at, now),
             octets(held.size),
-            if held.reverse_path.is_empty() { "<>".to_owned() } else { held.reverse_path.clone() },
-            if more > 0 { format!("{to} +{more}") } else { to },
+            reverse_path(held).to_owned(),
+            if more > 0 { format!("{to} +{more}") } else { to.to_owned() },
             reply,
         ]);
     }
     table
+}
+
+/// What stands for an address that was not read; nothing when the envelope was. A message that was
+/// read names its client always.
+fn unread(held: &api::Held) -> Option<&'static str> {
+    match held.state {
+        _ if !held.client.is_empty() => None,
+        HeldState::Damaged => Some("unreadable"),
+        _ => Some("sealed"),
+    }
+}
+
+fn reverse_path(held: &api::Held) -> &str {
+    match unread(held) {
+        Some(word) if held.reverse_path.is_empty() => word,
+        None if held.reverse_path.is_empty() => "<>",
+        _ => &held.reverse_path,
+    }
+}
+
+fn forward_path<'a>(held: &api::Held, path: &'a api::HeldPath) -> &'a str {
+    match unread(held) {
+        Some(word) if path.address.is_empty() => word,
+        _ => &path.address,
+    }
 }
 
 fn age(held_at: &str, now: jiff::Timestamp) -> String {
@@ -251,28 +295,42 @@ fn age(held_at: &str, now: jiff::Timestamp) -> String {
 
 async fn show(desk: &Desk, id: &str, out: &mut Out) -> anyhow::Result<Exit> {
     let target = fill(path::HELD_ONE, "id", id);
-    let held: api::Held = desk.client.get(&target, DEADLINE).await?;
+    let held: api::Held = desk.client.get(&target, DEADLINE).await.map_err(perhaps_delivered)?;
     out.document(&held, detail)?;
     Ok(Exit::Yes)
 }
 
+/// What to do about an id that is not held (any more).
+pub(super) const NOT_HELD: &str = "look for the id in the log: it may have been delivered";
+
+fn perhaps_delivered(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Refused { status, error } if status == StatusCode::NOT_FOUND => {
+            anyhow::anyhow!("{error}; {NOT_HELD}")
+        }
+        error => error.into(),
+    }
+}
+
 /// Everything known of a message but its mail data.
 pub(super) fn detail(held: &api::Held) -> String {
-    let sender = if held.reverse_path.is_empty() { "<>" } else { &held.reverse_path };
+    let unread = unread(held);
+    let client = unread.unwrap_or(&held.client);
     let mut lines = vec![
         format!("{}  {} at {}", held.id, word(&held.state), held.gate),
-        format!("  held at       {} (client {})", held.held_at, held.client),
+        format!("  held at       {} (client {client})", held.held_at),
         format!("  size          {} ({} octets)", octets(held.size), held.size),
-        format!("  Message-ID    {}", held.message_id.as_deref().unwrap_or("none")),
-        format!("  reverse-path  {sender}"),
+        format!("  Message-ID    {}", held.message_id.as_deref().or(unread).unwrap_or("none")),
+        format!("  reverse-path  {}", reverse_path(held)),
     ];
     if held.dsn {
         lines.push("  a report of lockgate's own (DSN)".to_owned());
     }
     for path in &held.forward_paths {
-        lines.push(format!("  forward-path  {}", path.address));
+        lines.push(format!("  forward-path  {}", forward_path(held, path)));
         let due = path.due_at.as_deref().map(|due| format!(", next {due}")).unwrap_or_default();
-        lines.push(format!("    {}, attempts {}{due}", word(&path.state), path.attempts));
+        let tries = counted(path.attempts.into(), "try", "tries");
+        lines.push(format!("    {}, {tries}{due}", word(&path.state)));
         if let Some(reply) = &path.reply {
             lines.push(format!("    {reply}"));
         }
@@ -284,7 +342,8 @@ async fn raw(desk: &Desk, id: &str, out: &mut Out) -> anyhow::Result<Exit> {
     if out.format() == Format::Json {
         bail!("--raw writes mail data, not JSON: leave out -o json");
     }
-    let mut pieces = desk.client.stream(&fill(path::HELD_RAW, "id", id)).await?;
+    let raw = desk.client.stream(&fill(path::HELD_RAW, "id", id)).await;
+    let mut pieces = raw.map_err(perhaps_delivered)?;
     while let Some(piece) = pieces.next_piece().await? {
         out.raw(&piece)?;
     }
@@ -341,7 +400,13 @@ async fn change(
     for request in requests {
         let done: Result<HeldChanged, ClientError> =
             desk.client.post(path::HELD_CHANGE, &request, CHANGE_DEADLINE).await;
-        let done = done.with_context(|| format!("{} changed before", messages(total.changed)))?;
+        let done = match done {
+            Ok(done) => done,
+            Err(error) if total.changed == 0 => return Err(error.into()),
+            Err(error) => {
+                return Err(error).context(format!("{} changed before", messages(total.changed)));
+            }
+        };
         total.changed += done.changed;
         total.skipped.extend(done.skipped);
     }
@@ -433,6 +498,40 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn one_try_is_not_many() {
+        let mut held = held();
+        held.forward_paths[0].attempts = 3;
+        let text = detail(&held);
+        assert!(text.contains("done, 3 tries") && text.contains("refused, 1 try\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_read_is_not_shown_as_the_null_reverse_path() {
+        let mut held = held();
+        held.client.clear();
+        held.message_id = None;
+        held.forward_paths.iter_mut().for_each(|path| path.address.clear());
+        for (state, word) in [(HeldState::Held, "sealed"), (HeldState::Damaged, "unreadable")] {
+            held.state = state;
+            for text in [table(&[held.clone()]).to_text(false), detail(&held)] {
+                assert!(text.contains(word) && !text.contains("<>"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_not_held_leads_to_the_log_and_other_errors_do_not() {
+        let refused = |status| {
+            let error = "message A is not held".to_owned();
+            perhaps_delivered(ClientError::Refused { status, error }).to_string()
+        };
+        let expected =
+            "message A is not held; look for the id in the log: it may have been delivered";
+        assert_eq!(refused(StatusCode::NOT_FOUND), expected);
+        assert_eq!(refused(StatusCode::BAD_REQUEST), "message A is not held");
     }
 
     #[test]

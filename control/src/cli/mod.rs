@@ -10,6 +10,7 @@
 //!
 //! Not here: how answers are laid out (`render`), how the parts are started (`app`).
 
+mod advice;
 mod gates;
 mod held;
 mod offline;
@@ -43,6 +44,9 @@ pub(crate) use status::held as held_messages;
 
 /// Name of the data folder when nothing else is said.
 pub const DATA_DEFAULT: &str = "lockgate-data";
+
+/// Variable of the environment that names the data folder where `--data` does not.
+const DATA_VARIABLE: &str = "LOCKGATE_DATA";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -103,9 +107,9 @@ pub struct Cli {
 /// Options of every verb; before or after it.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Global {
-    /// Data folder: state, spool and sockets [default: that of the configuration, else
-    /// ./lockgate-data]
-    #[arg(long, global = true, env = "LOCKGATE_DATA", value_name = "DIR")]
+    /// Data folder: state, spool and sockets [env: LOCKGATE_DATA] [default: that of the
+    /// configuration, else ./lockgate-data]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Configuration file [default: none, the embedded one]
     #[arg(long, global = true, value_name = "FILE")]
@@ -131,6 +135,7 @@ pub enum Verb {
     /// Show the whole story on this machine: pass, hold, upgrade, release, replay, count
     Demo(demo::Arguments),
     /// One screen: is mail safe, where is it, who holds, what to type next (2: an alarm stands)
+    #[command(after_help = status::COLUMNS)]
     Status,
     /// List the gates
     Gates,
@@ -167,13 +172,18 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    Cli::try_parse_from(words).map_err(|error| {
+    let mut cli = Cli::try_parse_from(words).map_err(|error| {
         let exit = match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Yes,
             _ => Exit::Error,
         };
         (error, exit)
-    })
+    })?;
+    // Not left to the parser: it shows in the usage of an error what came from the environment, as
+    // if it had to be typed.
+    let environment = || std::env::var_os(DATA_VARIABLE).filter(|folder| !folder.is_empty());
+    cli.global.data = cli.global.data.or_else(|| environment().map(PathBuf::from));
+    Ok(cli)
 }
 
 /// Carries out one command line.
@@ -187,7 +197,7 @@ pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
         Verb::Check => serve::check(&global, out).await,
         Verb::Demo(arguments) => demo::run(&arguments, &global, out).await,
         Verb::Version => version(out),
-        Verb::Held(held) if held.offline.is_some() => offline::run(held, &global, out),
+        Verb::Held(held) if held.offline().is_some() => offline::run(held, &global, out),
         verb => {
             let desk = Desk::new(&global)?;
             match verb {
@@ -372,6 +382,13 @@ mod tests {
             "lockgate hold outbound --reason=",
             "lockgate release",
             "lockgate release outbound --unchecked",
+            "lockgate release outbound --all",
+            "lockgate release --all --first 2",
+            "lockgate release --all --only A",
+            "lockgate uncordon outbound sems1 --unchecked",
+            "lockgate orders end 7 --unchecked",
+            "lockgate held retry ABC --offline /srv/spool",
+            "lockgate held acknowledge --offline /srv/spool",
             "lockgate release outbound --only A --first 2",
             "lockgate wait quiet outbound --timeout soon",
             "lockgate held remove ABC",
@@ -392,6 +409,21 @@ mod tests {
     }
 
     #[test]
+    fn usage_says_what_may_be_typed() {
+        for verb in ["hold", "release"] {
+            let (help, _) = refused(&format!("lockgate {verb} --help"));
+            let usage = help.lines().find(|line| line.starts_with("Usage:")).unwrap();
+            assert!(usage.contains("<GATE|--all>"), "{usage}");
+        }
+        assert!(refused("lockgate status --help").0.contains("KEPT"));
+        assert!(refused("lockgate held remove --help").0.contains("needs a filter"));
+        for (verb, shown) in [("list", true), ("show", true), ("retry", false), ("find", false)] {
+            let (help, _) = refused(&format!("lockgate held {verb} --help"));
+            assert_eq!(help.contains("--offline"), shown, "{verb}: {help}");
+        }
+    }
+
+    #[test]
     fn the_verbs_of_an_upgrade_are_accepted() {
         for line in [
             "lockgate hold --all --reason upgrade",
@@ -401,6 +433,10 @@ mod tests {
             "lockgate release outbound --first 5 --wait",
             "lockgate release outbound --open-now --connections 4 --rate 20.5",
             "lockgate release outbound --unchecked --reason rehearsal",
+            "lockgate release --all --wait --rate 5",
+            "lockgate uncordon outbound sems1 --unchecked --reason looked",
+            "lockgate orders end 7 --unchecked --reason looked",
+            "lockgate held show ABC --raw --offline /srv/spool",
             "lockgate orders end 7 --force --reason gone",
             "lockgate replay pause outbound --reason look",
             "lockgate replay rate outbound --connections 2",

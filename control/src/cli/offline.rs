@@ -12,19 +12,21 @@ use proxy::api::{self, HeldFilter, HeldPath, HeldState};
 use proxy::config::Config;
 use proxy::spool::offline::{Offline, open_readonly};
 use proxy::spool::{
-    HeldMessage, Kept, KeyError, KeySource, Lane, LoadError, Need, PathState, SpoolId, Stand,
-    Summary,
+    HeldMessage, Kept, KeyError, KeySource, Lane, LoadError, Need, OpenError, PathState, SpoolId,
+    Stand, Summary,
 };
 
-use super::held::{Held, List, Verb, detail, effective_limit, table};
+use super::held::{Held, List, NOT_HELD, Verb, detail, effective_limit, table};
 use super::{Exit, Global};
 use crate::render::{Format, Out, clean};
 
 pub(super) fn run(held: Held, global: &Global, out: &mut Out) -> anyhow::Result<Exit> {
-    let Some(folder) = held.offline else { bail!("--offline names no folder") };
+    let Some(folder) = held.offline().map(Path::to_owned) else {
+        bail!("--offline names no folder")
+    };
     let (list, show) = match held.verb {
         Verb::List(list) => (Some(list), None),
-        Verb::Show { id, raw } => (None, Some((id, raw))),
+        Verb::Show { id, raw, .. } => (None, Some((id, raw))),
         _ => bail!("--offline only reads: list and show; start lockgate to change held mail"),
     };
     let spool = Spool::open(&folder, global, out)?;
@@ -58,11 +60,20 @@ impl Spool {
             }
             Err(error) => return Err(error.into()),
         };
-        let sealed = key.is_none();
+        let mut sealed = key.is_none();
         if !places.spool.is_dir() {
             bail!("there is no spool in {}", folder.display());
         }
-        let offline = open_readonly(&places.spool, key).context("the spool cannot be read")?;
+        let opened = match open_readonly(&places.spool, key) {
+            Err(error @ OpenError::WrongKey { .. }) => {
+                let text = format!("{error}; addresses and mail data stay sealed meanwhile");
+                out.warn(&clean(&text))?;
+                sealed = true;
+                open_readonly(&places.spool, None)
+            }
+            opened => opened,
+        };
+        let offline = opened.context("the spool cannot be read")?;
         for damage in offline.damaged() {
             out.warn(&clean(&damage.to_string()))?;
         }
@@ -100,7 +111,7 @@ impl Spool {
         let id: SpoolId = id.parse().with_context(|| format!("`{}` is no spool id", clean(id)))?;
         let summaries = self.offline.summaries();
         let Some(summary) = summaries.iter().find(|summary| summary.id == id) else {
-            bail!("message {id} is not held");
+            bail!("message {id} is not held; {NOT_HELD}");
         };
         out.document(&self.read(summary)?, detail)?;
         Ok(Exit::Yes)
@@ -265,8 +276,13 @@ fn matches(filter: &HeldFilter, held: &api::Held, summary: &Summary, now: jiff::
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::{Arc, Mutex};
+
+    use super::super::{Cli, Verb as CliVerb, parse};
     use super::*;
 
     #[test]
@@ -281,6 +297,69 @@ mod tests {
         assert_eq!(inner.spool, spool);
         assert_eq!(outer.key, data.path().join("keys/spool.key"));
         assert_eq!(inner.key, spool.join("../keys/spool.key"));
+    }
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../proxy/src/spool/golden");
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Buffer {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Buffer {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(octets)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// `held list` of a spool of two messages, sealed with the octet 7: what it wrote to standard
+    /// output and to standard error.
+    fn list(key: Option<u8>) -> (String, String) {
+        let data = tempfile::tempdir().unwrap();
+        let spool = data.path().join("spool");
+        std::fs::create_dir(&spool).unwrap();
+        for name in ["00000001.seg", "00000001.marks"] {
+            std::fs::copy(Path::new(GOLDEN).join(name), spool.join(name)).unwrap();
+        }
+        if let Some(octet) = key {
+            let file = Places::find(data.path(), &Global::default()).unwrap().key;
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, [octet; 32]).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let folder = data.path().to_str().unwrap();
+        let cli = parse(["lockgate", "held", "list", "--offline", folder]).unwrap();
+        let Cli { verb: CliVerb::Held(held), .. } = cli else { panic!("another verb") };
+        let (stdout, stderr) = (Buffer::default(), Buffer::default());
+        let mut out = Out::to(Format::Text, stdout.clone(), stderr.clone());
+        assert_eq!(run(held, &Global::default(), &mut out).unwrap(), Exit::Yes);
+        (stdout.text(), stderr.text())
+    }
+
+    #[test]
+    fn without_a_key_and_with_a_wrong_one_addresses_are_called_sealed() {
+        for (key, said) in [(None, "no key at"), (Some(8), "restore the right key")] {
+            let (stdout, stderr) = list(key);
+            assert_eq!(stdout.lines().count(), 3, "{stdout}");
+            assert!(stdout.contains("sealed") && !stdout.contains("<>"), "{stdout}");
+            assert!(stderr.contains(said), "{stderr}");
+            assert_eq!(stderr.lines().count(), 1, "said once: {stderr}");
+        }
+    }
+
+    #[test]
+    fn with_the_right_key_nothing_is_sealed() {
+        let (stdout, stderr) = list(Some(7));
+        assert_eq!(stdout.lines().count(), 3, "{stdout}");
+        assert!(!stdout.contains("sealed"), "{stdout}");
+        assert_eq!(stderr, "");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! Not here: the order to let it go (`release`).
 
 use clap::{ArgGroup, Args, Subcommand};
-use proxy::api::{ReplayControl, ReplayState, ReplayStatus, path};
+use proxy::api::{MemberStatus, ReplayControl, ReplayState, ReplayStatus, path};
 
-use super::{Desk, Exit, holder, reason};
+use super::{Desk, Exit, advice, holder, reason};
 use crate::client::{DEADLINE, fill};
-use crate::render::{Out, clean, count, messages, seconds, word};
+use crate::render::{Out, ahead, clean, count, counted, messages, word};
 
 /// `replay …`
 #[derive(Debug, Subcommand)]
@@ -66,33 +66,79 @@ pub(super) async fn run(desk: &Desk, replay: Replay, out: &mut Out) -> anyhow::R
     let asked_to_go_on = matches!(request, ReplayControl::Continue { .. });
     let target = fill(path::REPLAY, "gate", &gate);
     let status: ReplayStatus = desk.client.post(&target, &request, DEADLINE).await?;
-    out.document(&status, |status| text(&gate, status))?;
+    out.document(&status, |status| text(&gate, status, &[]))?;
     // Another party's pause still stands.
     Ok(Exit::yes_if(!(asked_to_go_on && status.state == ReplayState::Paused)))
 }
 
-/// Where replay stands, in one or two lines.
-pub(super) fn text(gate: &str, status: &ReplayStatus) -> String {
+/// Where replay stands, in one or two lines. `members` are those of the gate, where they are known:
+/// how long it takes is not to be told while none of them answers.
+pub(super) fn text(gate: &str, status: &ReplayStatus, members: &[MemberStatus]) -> String {
     let why = status.why.as_deref().map(|why| format!(" ({})", clean(why))).unwrap_or_default();
     let mut text = format!("replay of {gate}: {}{why}", word(&status.state));
-    if status.remaining_first > 0 || status.state == ReplayState::Running {
+    let running = status.state == ReplayState::Running;
+    if status.remaining_first > 0 || running {
+        text.push_str(&format!(", {} to go", messages(status.remaining_first)));
+    }
+    if let Some(silence) = advice::silence(members) {
+        text.push_str(&format!(", {silence}"));
+    }
+    if running && !advice::all_down(members) {
         let end = match status.eta_s {
-            Some(eta) => format!("done in {}", seconds(eta)),
+            Some(eta) => format!("done in {}", ahead(eta)),
             None => "never done at this rate".to_owned(),
         };
-        text.push_str(&format!(
-            ", {} to go at {:.1} a second, {end}",
-            messages(status.remaining_first),
-            status.rate
-        ));
+        text.push_str(&format!(", {:.1} a second, {end}", status.rate));
     }
+    let rate = status.messages_per_second_max.to_string();
     text.push_str(&format!(
-        "\nrelayed {}, deferred {}, refused {}; at most {} connections and {} messages a second",
+        "\nrelayed {}, deferred {}, refused {}; at most {} and {rate} {} a second",
         count(status.relayed),
         count(status.deferred),
         count(status.refused),
-        status.connections_max,
-        status.messages_per_second_max,
+        counted(status.connections_max.into(), "connection", "connections"),
+        if rate == "1" { "message" } else { "messages" },
     ));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use proxy::api::MemberHealth;
+
+    use super::super::sample;
+    use super::*;
+
+    fn status(state: ReplayState) -> ReplayStatus {
+        ReplayStatus { state, remaining_first: 1, eta_s: None, ..sample::gate().replay }
+    }
+
+    #[test]
+    fn only_what_runs_has_an_end_in_sight() {
+        for state in [ReplayState::Held, ReplayState::Paused] {
+            let text = text("outbound", &status(state), &[]);
+            assert!(text.contains("1 message to go\n"), "{text}");
+            assert!(!text.contains("rate"), "{text}");
+        }
+        let mut running = status(ReplayState::Running);
+        assert!(text("outbound", &running, &[]).contains("never done at this rate"));
+        running.eta_s = Some(1e12);
+        assert!(text("outbound", &running, &[]).contains("done in more than a month"));
+    }
+
+    #[test]
+    fn nothing_is_promised_while_nobody_answers() {
+        let mut members = sample::gate().members;
+        members[0].health = MemberHealth::Down;
+        let text = text("outbound", &status(ReplayState::Running), &members);
+        assert!(text.contains("1 message to go, sems1 does not answer\n"), "{text}");
+    }
+
+    #[test]
+    fn one_connection_and_one_message_are_not_many() {
+        let mut status = status(ReplayState::Idle);
+        (status.connections_max, status.messages_per_second_max) = (1, 1.0);
+        let text = text("outbound", &status, &[]);
+        assert!(text.ends_with("at most 1 connection and 1 message a second"), "{text}");
+    }
 }

@@ -68,14 +68,24 @@ pub(super) fn gate() -> GateStatus {
     }
 }
 
+/// Operator alice.
+pub(super) fn alice() -> Holder {
+    Holder { kind: HolderKind::Operator, name: "alice".into() }
+}
+
 /// An order of operator alice.
 pub(super) fn order(id: u64, effect: Effect) -> Order {
+    order_of(id, effect, HolderKind::Operator, "alice")
+}
+
+/// An order of somebody.
+pub(super) fn order_of(id: u64, effect: Effect, kind: HolderKind, name: &str) -> Order {
     Order {
         id,
         gate: "outbound".into(),
         member: None,
         effect,
-        holder: Holder { kind: HolderKind::Operator, name: "alice".into() },
+        holder: Holder { kind, name: name.into() },
         reason: "upgrade of sems1".into(),
         since: "2026-01-02T03:04:05Z".into(),
     }

@@ -52,10 +52,12 @@ impl Replayer {
             Change::Retry => {
                 let at_unix_ms = unix_ms();
                 let marks = marks(&summary.paths, |state| retry(state, at_unix_ms));
-                if marks.is_empty() {
+                if marks.is_empty() && !summary.paths.iter().any(PathState::is_due) {
                     return Err("none of its forward-paths waits to be tried again".into());
                 }
-                self.write(id, marks).await?;
+                if !marks.is_empty() {
+                    self.write(id, marks).await?;
+                }
                 tracing::info!(%id, gate = self.corridor.gate.name(), "held: due now");
                 Ok(())
             }

@@ -445,6 +445,13 @@ impl Replayer {
                 inner.tally.guard(&self.settings.config)
             }
         };
+        // Attempts that were under way when the replay paused end behind it: they neither pause it
+        // again nor bounce.
+        let paused =
+            self.corridor.gate.orders().iter().any(|order| order.effect == Effect::PauseReplay);
+        if paused {
+            return;
+        }
         if let Some(reason) = guard {
             self.pause_for_refusals(reason).await;
         } else if ended.outcome == Outcome::Refused
@@ -470,7 +477,6 @@ impl Replayer {
             Ok(Err(error)) => tracing::error!(%error, "replay: the pause is not on disk"),
             Err(error) => tracing::error!(%error, "replay: the pause is not on disk"),
         }
-        self.lock().tally.forgive();
     }
 
     /// Writes outcomes that could not be written when they were known.

@@ -26,7 +26,7 @@ pub(super) struct Tally {
     ends: VecDeque<(u64, u64)>,
 }
 
-/// Attempts since the release or the last pause: what the guard looks at.
+/// Attempts since the release, or since a person said go on: what the guard looks at.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     tried: u64,
@@ -38,11 +38,6 @@ impl Tally {
     /// A release, or a person who says go on: everything counts from now.
     pub(super) fn begin_again(&mut self) {
         (self.relayed, self.refused) = (0, 0);
-        self.forgive();
-    }
-
-    /// The guard has paused the replay: it judges what comes after.
-    pub(super) fn forgive(&mut self) {
         self.sample = Sample::default();
     }
 
@@ -127,12 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn the_guard_forgives_after_a_pause_but_the_counts_stay() {
+    fn the_guard_forgives_when_a_person_says_go_on() {
         let mut tally = after([Outcome::Refused; 5]);
-        tally.forgive();
-        assert!(tally.guard(&Config::default()).is_none());
         assert_eq!(tally.refused, 5);
         tally.begin_again();
+        assert!(tally.guard(&Config::default()).is_none());
         assert_eq!(tally.refused, 0);
     }
 
