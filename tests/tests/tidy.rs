@@ -388,6 +388,7 @@ fn clocks_are_read_in_listed_files_only() {
         ("control/src/cli/held.rs Timestamp::now", "ages of held messages"),
         ("control/src/cli/offline.rs Timestamp::now", "ages of held messages"),
         ("control/src/cli/release.rs Instant::now", "deadline of --wait"),
+        ("control/src/cli/status.rs Timestamp::now", "since when a member was seen"),
         ("control/src/cli/wait.rs Instant::now", "deadline of a wait"),
         ("control/src/demo/server.rs Timestamp::now", "trace field of the stand-in"),
         ("control/src/demo/story.rs Instant::now", "progress of the demo"),

@@ -99,6 +99,11 @@ impl Advice<'_> {
             steps.push(self.verb("held list --state damaged", "look at what cannot be read"));
             steps.push(self.verb("held acknowledge", "when you have seen the damage"));
         }
+        // While the brake is on, nothing else helps.
+        let brake = |order: &&Order| order.holder.kind == HolderKind::Brake;
+        for order in status.gates.iter().flat_map(|gate| &gate.orders).filter(brake) {
+            steps.extend(self.ways_out(order));
+        }
         for gate in &status.gates {
             self.of_members(gate, &mut steps);
         }
@@ -109,7 +114,7 @@ impl Advice<'_> {
         if steps.is_empty() {
             steps.push(self.when_all_is_well(status));
         }
-        // The brake file is one for all gates.
+        // The brake file is one for all gates, and its orders are those of the gates too.
         let mut seen = std::collections::HashSet::new();
         steps.retain(|step| seen.insert(step.line.clone()));
         steps
@@ -326,6 +331,7 @@ mod tests {
         let brake = |id| sample::order_of(id, Effect::Hold, HolderKind::Brake, "brake");
         status.gates[0].mode = Mode::Hold;
         status.gates[0].orders = vec![brake(3)];
+        status.gates[0].members[0].health = MemberHealth::Down;
         let mut second = status.gates[0].clone();
         second.gate = "inbound".into();
         second.orders = vec![Order { gate: "inbound".into(), ..brake(4) }];
@@ -334,6 +340,8 @@ mod tests {
             "rm lockgate-data/hold",
             "orders end 3 --force --reason …",
             "orders end 4 --force --reason …",
+            "probe outbound --member sems1 --to ADDRESS",
+            "probe inbound --member sems1 --to ADDRESS",
         ];
         assert_eq!(next(&status), expected);
     }
