@@ -165,7 +165,7 @@ impl Metrics {
         );
         registry.register(
             "replies",
-            "Replies that ended a transaction, by mode and class",
+            "Replies to MAIL, RCPT, DATA and the end of mail data, by mode and class",
             metrics.replies.clone(),
         );
         registry.register(
@@ -258,11 +258,6 @@ impl Metrics {
     pub const fn registry(&self) -> &Registry {
         &self.registry
     }
-
-    /// The registry, to add what is read when somebody asks.
-    pub const fn registry_mut(&mut self) -> &mut Registry {
-        &mut self.registry
-    }
 }
 
 impl Default for Metrics {
@@ -273,16 +268,21 @@ impl Default for Metrics {
 
 impl GateMetrics {
     /// A transaction ended.
-    pub fn ended(&self, mode: Mode, outcome: Outcome, reply: &Reply) {
+    pub fn ended(&self, mode: Mode, outcome: Outcome) {
         let mode = place(&MODES, &mode);
         self.transactions[mode][place(&OUTCOMES, &outcome)].inc();
+        self.ended_total.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// A reply to MAIL, RCPT, DATA or the end of mail data was given to the client.
+    pub fn replied(&self, mode: Mode, reply: &Reply) {
+        let mode = place(&MODES, &mode);
         let class = match reply.code() {
             0..400 => 0,
             400..500 => 1,
             _ => 2,
         };
         self.replies[mode][class].inc();
-        self.ended_total.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// An attempt of the replayer ended.

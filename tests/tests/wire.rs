@@ -138,6 +138,31 @@ fn mail_data_with_a_bare_cr_or_lf_is_refused_as_a_whole() {
 }
 
 /// Mail data split at every octet gives the same message.
+/// Goal: a bare LF ends the session also where the message is refused for another reason already.
+/// Method: more octets than SIZE in one write, the bare LF in a later one.
+#[test]
+fn a_bare_lf_behind_an_oversize_message_is_no_less_a_fault() {
+    let sink = Sink::start_offering("sink.test", &["PIPELINING", "SIZE 30000"]);
+    let lockgate = Lockgate::before(&sink);
+    for hold in [false, true] {
+        if hold {
+            lockgate.hold("outbound");
+        }
+        let mut client = Client::open(lockgate.outbound());
+        for line in ["MAIL FROM:<a@client.test>", "RCPT TO:<b@x.test>"] {
+            assert_eq!(client.command(line).code, 250);
+        }
+        assert_eq!(client.command("DATA").code, 354);
+        client.send(&b"0123456789012345678901234567\r\n".repeat(2_000)).unwrap();
+        client.send(b"a\nb\r\n.\r\n").unwrap();
+        assert_eq!(client.expect_reply().code, 550);
+        assert_eq!(client.expect_reply().code, 421);
+        assert_eq!(client.read(), Err(Lost::Closed));
+    }
+    assert!(lockgate.held().is_empty());
+    assert_eq!(sink.count(), 0);
+}
+
 #[test]
 fn mail_data_may_come_octet_by_octet() {
     let sink = Sink::start("sink.test");

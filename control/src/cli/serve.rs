@@ -26,7 +26,8 @@ pub(super) fn init(global: &Global, out: &mut Out) -> anyhow::Result<Exit> {
     let config = global.configuration()?;
     let report = proxy::app::init(&config)?;
     let folder = config.data.display().to_string();
-    let done = serde_json::json!({ "data": folder, "report": format!("{report:?}") });
+    let made: Vec<String> = report.made.iter().map(|path| path.display().to_string()).collect();
+    let done = serde_json::json!({ "data": folder, "made": made });
     out.document(&done, |_| format!("{folder} is ready\nnext: {}", global.command("serve")))?;
     Ok(Exit::Yes)
 }

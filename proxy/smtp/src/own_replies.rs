@@ -29,6 +29,8 @@ impl Reply {
     /// To DATA: send it (no enhanced code, RFC 2034 §4).
     pub const START_DATA: Self = Self::fixed(354, "end data with <CRLF>.<CRLF>");
 
+    /// Behind mail data with a bare CR or LF: what follows on this connection is not trusted.
+    pub const CLOSING_AFTER_FAULT: Self = Self::fixed(421, "4.7.0 closing connection");
     /// We are stopping (RFC 5321 §3.8).
     pub const SHUTTING_DOWN: Self = Self::fixed(421, "4.3.2 shutting down, try again later");
     /// The client said nothing for too long (RFC 5321 §4.5.3.2.7).

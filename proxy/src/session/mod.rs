@@ -430,6 +430,11 @@ impl Session {
                 want = (want * 2).min(DATA_MOST);
             }
             let scan = scanner.scan(&self.input);
+            if scan.fault.is_some() && refused != Some(Reply::BARE_LF_IN_DATA) {
+                // Whatever else is wrong with it: this one ends the session too.
+                refused = Some(Reply::BARE_LF_IN_DATA);
+                transaction.abort();
+            }
             if refused.is_none() {
                 refused = self.pass_on(&mut transaction, &mut peek, &mut size, &scan).await;
                 if refused.is_some() {
@@ -451,7 +456,7 @@ impl Session {
             self.input = BytesMut::new();
         }
         if smuggled {
-            self.say(&Reply::SHUTTING_DOWN);
+            self.say(&Reply::CLOSING_AFTER_FAULT);
             return Ok(Flow::Close);
         }
         Ok(Flow::On)
@@ -465,9 +470,6 @@ impl Session {
         size: &mut u64,
         scan: &smtp::Scan,
     ) -> Option<Reply> {
-        if scan.fault.is_some() {
-            return Some(Reply::BARE_LF_IN_DATA);
-        }
         for piece in [scan.carried, &self.input[..scan.content]] {
             if piece.is_empty() {
                 continue;

@@ -25,7 +25,12 @@ pub struct Offline {
 /// Opens the spool in `directory`; [`OpenError::Locked`] means that a daemon runs. Without a key
 /// ids, sizes and states are there, and no reply texts, envelopes or mail data. Blocking.
 pub fn open_readonly(directory: &Path, key: Option<Key>) -> Result<Offline, OpenError> {
-    open(Arc::new(RealDisk::new(directory)), Path::new(""), key)
+    let opened = open(Arc::new(RealDisk::new(directory)), Path::new(""), key);
+    opened.map_err(|error| match error {
+        // The disk's root is the spool itself: its own name says nothing.
+        OpenError::Locked { .. } => OpenError::Locked { path: directory.to_owned() },
+        error => error,
+    })
 }
 
 pub(super) fn open(

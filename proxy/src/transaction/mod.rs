@@ -202,6 +202,15 @@ impl Transaction {
 
     /// Carries out what was noted; one reply each, in order.
     pub async fn settle(&mut self) -> Vec<Reply> {
+        let replies = self.carry_out().await;
+        let mode = self.mode();
+        for reply in &replies {
+            self.corridor.metrics.replied(mode, reply);
+        }
+        replies
+    }
+
+    async fn carry_out(&mut self) -> Vec<Reply> {
         let corridor = Arc::clone(&self.corridor);
         let verbs = match &mut self.kind {
             Kind::Pass(pass) => match pass.settle(&corridor, &self.client).await {
@@ -299,6 +308,7 @@ impl Transaction {
             (Kind::Refuse(_), _) => (Outcome::Deferred, Reply::REFUSED_BY_ORDER),
         };
         self.record(outcome, &reply, peek.message_id(), size);
+        corridor.metrics.replied(self.mode(), &reply);
         reply
     }
 
@@ -314,6 +324,14 @@ impl Transaction {
         self.record(outcome, &reply, None, 0);
         if let Kind::Pass(pass) = &mut self.kind {
             pass.reset(&corridor).await;
+        }
+    }
+
+    const fn mode(&self) -> Mode {
+        match &self.kind {
+            Kind::Pass(_) => Mode::Pass,
+            Kind::Hold(_) => Mode::Hold,
+            Kind::Refuse(_) => Mode::Refuse,
         }
     }
 
@@ -339,7 +357,7 @@ impl Transaction {
             Kind::Hold(_) => (Mode::Hold, None, None),
             Kind::Refuse(_) => (Mode::Refuse, None, None),
         };
-        self.corridor.metrics.ended(mode, outcome, reply);
+        self.corridor.metrics.ended(mode, outcome);
         let gate = &self.corridor.gate;
         Record {
             id: self.id(),
