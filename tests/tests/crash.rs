@@ -31,6 +31,16 @@ fn mails(story: &str) -> Vec<Mail> {
 
 /// Sends all until they are accepted, and kills lockgate at `CRASHES` moments meanwhile.
 fn send_through_crashes(lockgate: &mut Lockgate, mails: &[Mail], seed: u64) -> Vec<Sent> {
+    send_through(lockgate, mails, seed, Lockgate::kill)
+}
+
+/// Sends while lockgate ends and starts again at random moments.
+fn send_through(
+    lockgate: &mut Lockgate,
+    mails: &[Mail],
+    seed: u64,
+    end: impl Fn(&mut Lockgate),
+) -> Vec<Sent> {
     let mut random = Random::new(seed);
     let progress = Progress::default();
     let load = Load::to(lockgate.outbound()).over(8);
@@ -42,11 +52,27 @@ fn send_through_crashes(lockgate: &mut Lockgate, mails: &[Mail], seed: u64) -> V
             wait::until_true("some are accepted", LONG, || {
                 progress.accepted() >= moment || sending.is_finished()
             });
-            lockgate.kill();
+            end(lockgate);
             lockgate.serve();
         }
         sending.join().unwrap()
     })
+}
+
+/// A clean stop answers what it takes: no reply is lost, so no message comes twice.
+#[test]
+fn in_hold_restarts_at_random_moments_lose_nothing_and_double_nothing() {
+    let sink = Sink::start("sink.test");
+    let mut lockgate = Lockgate::before(&sink);
+    lockgate.hold("outbound");
+    let mails = mails("restart");
+    let sent = send_through(&mut lockgate, &mails, 7, |lockgate| {
+        lockgate.stop();
+    });
+    let copies = held_copies(&lockgate);
+    assert_custody(&mails, &sent, &copies);
+    assert!(copies.values().all(|&copies| copies == 1), "{copies:?}");
+    assert_eq!(sink.dots(), 0);
 }
 
 /// How many held messages there are for each key.
