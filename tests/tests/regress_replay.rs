@@ -483,3 +483,29 @@ fn two_who_fail_the_same_message_at_once_make_one_report() {
     lockgate.wait_until_empty(LONG);
     assert!(wait::stays(Duration::from_millis(500), || reports.dots() == ids.len()));
 }
+
+/// Goal: a damaged message hides no other: what is promised late, behind those already tried, goes out.
+/// Method: a transaction begins first and ends last; between, a message is damaged on disk and tried.
+#[test]
+fn a_damaged_message_does_not_hide_one_that_is_promised_late() {
+    let sink = Sink::start("sink.test");
+    let lockgate = Lockgate::before(&sink);
+    lockgate.hold("outbound");
+    let mut late = Client::open(lockgate.outbound());
+    for line in ["MAIL FROM:<a@client.test>", "RCPT TO:<late@x.test>"] {
+        assert_eq!(late.command(line).code, 250);
+    }
+    assert_eq!(late.command("DATA").code, 354);
+    Client::open(lockgate.outbound()).deliver(&Mail::new("hurt", 1, Kind::Attachment(50_000)));
+    let segment = lockgate.segments().pop().unwrap();
+    let mut octets = std::fs::read(&segment).unwrap();
+    octets[25_000] ^= 0x40;
+    std::fs::write(&segment, octets).unwrap();
+    lockgate.release("outbound");
+    lockgate.wait_for_mode("outbound", "pass", LONG);
+    assert!(!lockgate.alarms().is_empty(), "the damage is named");
+    late.send(b"Subject: late\r\n\r\nlate\r\n.\r\n").unwrap();
+    assert!(late.expect_reply().text().contains("held as"));
+    sink.wait_for(1, LONG);
+    assert_eq!(sink.taken()[0].forward_paths(), ["late@x.test"]);
+}

@@ -123,9 +123,11 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
         Err(LoadError::NotHeld(_)) => return ended,
         Err(error) => {
             tracing::error!(%id, gate = context.gate, %error, "replay: the message cannot be read; it is kept and named");
-            // The disk may answer again later; of what is damaged the spool forgets it is due.
-            ended.unreadable = true;
-            ended.due_unix_ms = Some(unix_ms() + READ_PAUSE_MS);
+            // What is damaged is set aside and no longer held; else the disk may answer again later.
+            if !matches!(error, LoadError::Damaged(_)) {
+                ended.unreadable = true;
+                ended.due_unix_ms = Some(unix_ms() + READ_PAUSE_MS);
+            }
             return ended;
         }
     };

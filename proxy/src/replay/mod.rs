@@ -302,13 +302,13 @@ impl Replayer {
             // Ids are given at MAIL and promised later, so that a promise may stand behind the
             // cursor: walk again from the start while something untried is there that is not known.
             let (fresh, _, _) = self.counts();
-            let known = inner.fresh.len()
-                + inner.front.len()
-                + inner.in_flight.len()
-                + inner.claimed.len()
-                + inner.unreadable.len();
+            // Only what is untried may count as known, or it would hide something untried for good.
+            let queued = inner.fresh.len() + inner.front.len();
+            let apart =
+                inner.claimed.len().saturating_sub(inner.unwritten.len()) + inner.unreadable.len();
+            let known = (queued + apart) as u64 + inner.first_in_flight;
             let rested = inner.walked_at.is_none_or(|at| at.elapsed() >= WALK_PAUSE);
-            if fresh <= known as u64 || !rested {
+            if fresh <= known || !rested {
                 return;
             }
             inner.cursor = None;
