@@ -19,13 +19,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{Disk, File, Guard, folder_of};
 
+/// What a disk writes as a whole or not at all.
+const SECTOR: usize = 512;
+
 /// What a crash does to what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// All of it is gone: power failure, nothing was written back in time.
     Lost,
-    /// Some of it is there, by chance from this seed: a prefix of the last writes to each file,
-    /// and of the changes of each folder.
+    /// Some of it is there, by chance from this seed: a prefix of the last writes to each file
+    /// that grows, any sectors of those over what was there, a prefix of the changes of each
+    /// folder.
     Torn(u64),
     /// All of it is there: the process died, the system did not.
     Kept,
@@ -119,6 +123,25 @@ impl Write {
                 bytes[range.clone()].copy_from_slice(written);
             }
             Self::Size(size) => bytes.resize(*size, 0),
+        }
+    }
+
+    /// True for a write over octets that are there in a file of this size.
+    fn is_over(&self, size: usize) -> bool {
+        matches!(self, Self::Bytes(range, _) if range.start < size)
+    }
+
+    /// Applies the sectors that chance wants. The file does not change its size.
+    fn tear(&self, bytes: &mut [u8], chance: &mut Chance) {
+        let Self::Bytes(range, written) = self else { return };
+        let mut start = range.start;
+        while start < range.end.min(bytes.len()) {
+            let end = (start / SECTOR * SECTOR + SECTOR).min(range.end).min(bytes.len());
+            if chance.below(2) == 0 {
+                let part = &written[start - range.start..end - range.start];
+                bytes[start..end].copy_from_slice(part);
+            }
+            start = end;
         }
     }
 }
@@ -246,6 +269,13 @@ impl Inode {
             Crash::Kept => self.now.clone(),
             Crash::Torn(_) => {
                 let mut bytes = self.durable.clone();
+                if self.pending.iter().any(|write| write.is_over(bytes.len())) {
+                    // Over what was there, in any order: each sector is written or not.
+                    for write in &self.pending {
+                        write.tear(&mut bytes, chance);
+                    }
+                    return Self { now: bytes.clone(), durable: bytes, pending: Vec::new() };
+                }
                 let whole = chance.below(self.pending.len() + 1);
                 for write in &self.pending[..whole] {
                     write.apply(&mut bytes);

@@ -22,6 +22,7 @@ pub mod snapshot;
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use faulty::{Crash, FaultyDisk};
@@ -131,9 +132,9 @@ pub trait Disk: Send + Sync {
         self.sync_dir(folder_of(path))
     }
 
-    /// Copies `from`, beginning at `offset`, to a new file `to`; durable when it returns.
-    /// Returns the octets copied.
-    fn copy_aside(&self, from: &Path, offset: u64, to: &Path) -> io::Result<u64> {
+    /// Copies a range of `from`, as far as it is there, to a new file `to`; durable when it
+    /// returns. Returns the octets copied.
+    fn copy_aside(&self, from: &Path, range: Range<u64>, to: &Path) -> io::Result<u64> {
         let source = self.open_read_only(from)?;
         let temporary = temporary_name(to);
         if self.exists(&temporary)? {
@@ -143,7 +144,9 @@ pub trait Disk: Send + Sync {
         let mut buffer = vec![0; COPY_BYTES];
         let mut copied = 0;
         loop {
-            let read = source.read_at(offset + copied, &mut buffer)?;
+            let left = range.end.saturating_sub(range.start.saturating_add(copied));
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let read = source.read_at(range.start + copied, &mut buffer[..most])?;
             if read == 0 {
                 break;
             }

@@ -203,12 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn copy_aside_copies_from_the_offset_to_the_end() {
+    fn copy_aside_copies_what_is_there_of_a_range() {
         let (_folder, disk) = disk();
         let bytes: Vec<u8> = (0..600_000_u32).map(|n| n as u8).collect();
         disk.publish(Path::new("f"), &bytes).unwrap();
-        assert_eq!(disk.copy_aside(Path::new("f"), 100_000, Path::new("g")).unwrap(), 500_000);
+        assert_eq!(
+            disk.copy_aside(Path::new("f"), 100_000..u64::MAX, Path::new("g")).unwrap(),
+            500_000
+        );
         assert_eq!(disk.read(Path::new("g")).unwrap(), bytes[100_000..]);
+        assert_eq!(disk.copy_aside(Path::new("f"), 10..300_010, Path::new("h")).unwrap(), 300_000);
+        assert_eq!(disk.read(Path::new("h")).unwrap(), bytes[10..300_010]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::time::Duration;
 use disk::Guard;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::ahead::Ahead;
 use super::books::Books;
 use super::format::{self, Beginning, FrameHeader, Kind};
 use super::index::{Entry, Place, Spot};
@@ -31,11 +32,19 @@ use super::segment::{self, Active};
 use super::{HoldError, Lane, MarkError, Shared, SpoolId, at};
 use crate::id::TransactionId;
 
-/// Octets of mail data that one batch takes at most, about.
-const BATCH_BYTES: usize = 8 << 20;
+/// Octets of mail data that one batch takes at most, about: they stay in the processor's cache while
+/// they are sealed, summed and written.
+const BATCH_BYTES: usize = 2 << 20;
+
+/// Octets written without a promise after which they are synced all the same: the sync that carries
+/// the promise of a large message then has little to do.
+const UNSYNCED_MAX: u64 = 4 << 20;
 
 /// Jobs that one batch takes at most.
 const BATCH_JOBS: usize = 1024;
+
+/// Octets in a segment from which on the next ones are made ahead: few messages need none.
+const AHEAD_FROM: u64 = 256 << 10;
 
 /// Distinct reply texts remembered for sharing.
 const TEXTS_MAX: usize = 4096;
@@ -142,6 +151,7 @@ pub(super) struct Committer {
     buffer: Vec<u8>,
     receiving: HashMap<u64, Receiving>,
     books: Books,
+    ahead: Ahead,
     texts: HashSet<Arc<str>>,
 }
 
@@ -154,6 +164,13 @@ impl Committer {
     ) -> Self {
         let directory = &shared.config.directory;
         let books = Books::new(Arc::clone(&shared.disk), directory, key.clone());
+        let ahead = Ahead::new(
+            &shared.disk,
+            &shared.space,
+            directory,
+            shared.config.segment_bytes,
+            shared.config.prepared_segments as usize,
+        );
         Self {
             shared,
             key,
@@ -163,8 +180,14 @@ impl Committer {
             buffer: Vec::new(),
             receiving: HashMap::new(),
             books,
+            ahead,
             texts: HashSet::new(),
         }
+    }
+
+    /// Lets a thread make segments ahead.
+    pub(super) fn start_ahead(&mut self) -> std::io::Result<()> {
+        self.ahead.start()
     }
 
     /// Drives the machine until it is closed or every caller is gone.
@@ -196,6 +219,7 @@ impl Committer {
         // What came while closing is answered by dropping it.
         while arriving.try_recv().is_ok() {}
         self.close_active();
+        self.ahead.end();
         self.remove_emptied();
     }
 
@@ -230,6 +254,7 @@ impl Committer {
         drop(batch);
         if close {
             self.close_active();
+            self.ahead.end();
         }
         self.rotate();
         self.remove_emptied();
@@ -290,6 +315,7 @@ impl Committer {
         // A number whose making failed is not used again: something of it may be there.
         let number = self.next_segment;
         self.next_segment += 1;
+        let ahead = self.ahead.take();
         let shared = &self.shared;
         let created = Active::create(
             &*shared.disk,
@@ -297,6 +323,7 @@ impl Committer {
             number,
             &self.key,
             &shared.gates,
+            ahead,
         );
         match created {
             Ok((active, book)) => {
@@ -483,15 +510,15 @@ impl Committer {
         if !ids.is_empty() {
             active.seal_commit(&mut self.buffer, Kind::Commit, &ids);
         }
+        self.shared.space.wrote(active.growth(self.buffer.len() as u64));
         let written = active.write(&self.buffer);
-        self.shared.space.wrote(self.buffer.len() as u64);
         self.buffer.clear();
         let done = match written {
             Err(source) => {
                 let (path, source) = at(&active.path, source);
                 Err(HoldError::Write { path, source })
             }
-            Ok(()) if ids.is_empty() => Ok(()),
+            Ok(()) if ids.is_empty() && active.unsynced() < UNSYNCED_MAX => Ok(()),
             Ok(()) => active.sync().map_err(|error| {
                 tracing::error!(path = %active.path.display(), %error, "sync failed");
                 HoldError::Poisoned
@@ -541,12 +568,18 @@ impl Committer {
         self.shared.index().close_segment(number);
     }
 
-    /// Closes the active segment when it is full, or large and of no use to anybody.
+    /// Closes the active segment when it is full, or large and of no use to anybody, or grows while
+    /// one made ahead is ready.
     fn rotate(&mut self) {
         let Some(active) = &self.active else { return };
+        let grows = active.prepared == 0;
+        if active.offset >= AHEAD_FROM {
+            self.ahead.order();
+        }
         let size_max = self.shared.config.segment_bytes;
         let used = self.shared.index().usage(active.number).is_some_and(|usage| usage.messages > 0);
-        if active.offset >= size_max || (!used && active.offset >= size_max / 4) {
+        let full = active.offset >= size_max || (!used && active.offset >= size_max / 4);
+        if full || (grows && self.ahead.collect()) {
             self.close_active();
         }
     }
@@ -560,7 +593,10 @@ impl Committer {
         let mut bytes = Vec::new();
         active.seal_commit(&mut bytes, Kind::Close, &[]);
         match active.write(&bytes).and_then(|()| active.sync()) {
-            Ok(()) => self.shared.index().close_segment(active.number),
+            Ok(()) => {
+                active.trim();
+                self.shared.index().close_segment(active.number);
+            }
             Err(source) => {
                 let (path, source) = at(&active.path, source);
                 self.poison(active.number, &HoldError::Write { path, source });

@@ -12,10 +12,11 @@
 //!
 //! Reading order: `mark` and `held` (what callers see), `format` and `marks` (bytes on disk),
 //! `seal`, `segment`, `read`, `index`, `space`, `writer`, `commit` (the only one that writes) with
-//! `books`, `recover` with `walk`.
+//! `books` and `ahead`, `recover` with `walk`.
 //!
 //! Not here: replies, and when or in which order to try.
 
+mod ahead;
 mod books;
 mod commit;
 mod error;
@@ -67,7 +68,7 @@ pub type GateName = Arc<str>;
 pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 
 /// Memory for frames on their way to the committer, in KiB: what is beyond waits at its session.
-const QUEUE_KIB: usize = 32 * 1024;
+const QUEUE_KIB: usize = 8 * 1024;
 
 /// Messages looked at by one hold of the index lock when listing.
 const LIST_STEP: usize = 1024;
@@ -86,6 +87,9 @@ pub struct Config {
     /// Size at which a segment is closed and the next one begun (1 MiB to 1 GiB). A segment
     /// gives its space back when all its messages are done.
     pub segment_bytes: u64,
+    /// Segments made ahead, full of zeros, while a gate holds: a commit over them takes half as
+    /// long as one that makes a file grow. Each takes `segment_bytes` of disk. 0: none.
+    pub prepared_segments: u32,
     /// Largest message that is held, in octets of mail data.
     pub message_bytes_max: u64,
 }
@@ -97,6 +101,7 @@ impl Default for Config {
             commit_wait_ms: 0,
             free_bytes_min: 1 << 30,
             segment_bytes: 64 << 20,
+            prepared_segments: 1,
             message_bytes_max: 64 << 20,
         }
     }
@@ -109,6 +114,9 @@ impl Config {
         }
         if !(1..=1 << 40).contains(&self.message_bytes_max) {
             return Err(OpenError::Config("message_bytes_max must be between 1 and 1 TiB"));
+        }
+        if self.prepared_segments > 16 {
+            return Err(OpenError::Config("prepared_segments must be at most 16"));
         }
         if self.commit_wait_ms > 1000 {
             return Err(OpenError::Config("commit_wait_ms must be at most 1000"));
@@ -167,11 +175,13 @@ impl Spool {
         gates: &[GateName],
     ) -> Result<(Self, RecoveryReport), OpenError> {
         let (shared, mut committer, report) = Self::assemble(disk, config, key, gates)?;
+        let failed = |source| OpenError::Disk { path: config.directory.clone(), source };
+        committer.start_ahead().map_err(failed)?;
         let (jobs, mut arriving) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new()
             .name("spool".into())
             .spawn(move || committer.run(&mut arriving))
-            .map_err(|source| OpenError::Disk { path: config.directory.clone(), source })?;
+            .map_err(failed)?;
         let spool = Self {
             shared,
             jobs,

@@ -12,12 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::log::End;
 use disk::{Disk, Guard, is_temporary};
 
+use super::ahead::is_prepared;
 use super::format::{HeaderFault, SegmentHeader};
 use super::index::{Entry, Index, Place};
 use super::mark::Paths;
@@ -157,8 +159,8 @@ struct SegmentFound {
     header: Option<SegmentHeader>,
     /// A close record is its last: everything before was synced.
     closed: bool,
-    /// Bytes after the last commit record begin here.
-    tail: Option<u64>,
+    /// Bytes that were not promised.
+    tail: Option<Range<u64>>,
     /// Never used: a crash cut it while it was made.
     unborn: bool,
     marks: MarksRepair,
@@ -200,6 +202,9 @@ pub(super) fn scan(
         litter: Vec::new(),
     };
     for name in &names {
+        if is_prepared(name) {
+            scan.litter.push(directory.join(name));
+        }
         let Some(parsed) = Name::parse(name) else {
             continue;
         };
@@ -449,10 +454,10 @@ fn repair(disk: &dyn Disk, directory: &Path, scan: &Scan) -> Result<Vec<PathBuf>
             }
             continue;
         }
-        if let Some(offset) = segment.tail {
+        if let Some(range) = &segment.tail {
             let tail = tail_path(directory, segment.number);
             if !disk.exists(&tail).map_err(failed)? {
-                disk.copy_aside(&path, offset, &tail).map_err(failed)?;
+                disk.copy_aside(&path, range.clone(), &tail).map_err(failed)?;
                 set_aside.push(tail);
             }
         }
@@ -494,7 +499,9 @@ fn repair_marks(
             let kept = aside(&path);
             let valid = usize::try_from(valid).unwrap_or(0);
             let prefix = disk.read(&path).unwrap_or_default();
-            if !disk.exists(&kept).map_err(failed)? && disk.copy_aside(&path, 0, &kept).is_ok() {
+            if !disk.exists(&kept).map_err(failed)?
+                && disk.copy_aside(&path, 0..u64::MAX, &kept).is_ok()
+            {
                 set_aside.push(kept);
             }
             let prefix = prefix.get(..valid).unwrap_or_default();

@@ -4,7 +4,7 @@
 //! - Used once: filled, closed, and removed when nothing in it is needed. Only the run that made
 //!   a segment writes to it.
 //! - Its header is synced and read back, its name and that of its marks are durable, before the
-//!   first frame.
+//!   first frame. Behind the last frame there are only zeros, if anything.
 //! - Removal: `.seg`, sync the folder, then `.marks`. A crash between leaves marks without
 //!   messages, which are harmless; never messages without marks.
 //!
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use disk::{Disk, File};
 
 use super::GateName;
+use super::ahead::Prepared;
 use super::format::{FRAME_HEADER, FrameHeader, Kind, SegmentHeader};
 use super::index::Spot;
 use super::marks::Book;
@@ -84,19 +85,25 @@ pub(super) struct Active {
     pub(super) path: PathBuf,
     /// Octets in the file.
     pub(super) offset: u64,
+    /// Octets that were in the file before it became a segment: zeros. 0 if it grows.
+    pub(super) prepared: u64,
+    /// Octets up to which it was synced.
+    synced: u64,
     file: Box<dyn File>,
     key: SealKey,
     counter: u64,
 }
 
 impl Active {
-    /// Makes segment `number` and its marks, durable and read back.
+    /// Makes segment `number` and its marks, durable and read back; of a file made ahead if one is
+    /// given.
     pub(super) fn create(
         disk: &dyn Disk,
         directory: &Path,
         number: u32,
         key: &Key,
         gates: &[GateName],
+        prepared: Option<Prepared>,
     ) -> Result<(Self, Book), (PathBuf, io::Error)> {
         let path = segment_path(directory, number);
         let marks = marks_path(directory, number);
@@ -106,7 +113,10 @@ impl Active {
             let header =
                 SegmentHeader { number, key_id: key.key_id(), salt, gates: gates.to_vec() };
             let bytes = header.encode();
-            let mut file = disk.create_new(&path)?;
+            let (mut file, before, length) = match prepared {
+                Some(Prepared { path: before, file, length }) => (file, Some(before), length),
+                None => (disk.create_new(&path)?, None, 0),
+            };
             file.write_at(0, &bytes)?;
             file.sync()?;
             let mut found = vec![0; bytes.len()];
@@ -114,12 +124,18 @@ impl Active {
             if found != bytes {
                 return Err(io::Error::other("the header reads back otherwise than written"));
             }
+            if let Some(before) = before {
+                if disk.exists(&path)? {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                disk.rename(&before, &path)?;
+            }
             disk.sync_dir(directory)?;
-            Ok((file, salt, bytes.len() as u64))
+            Ok((file, salt, bytes.len() as u64, length))
         };
-        let (file, salt, offset) = make().map_err(|source| (path.clone(), source))?;
+        let (file, salt, offset, prepared) = make().map_err(|source| (path.clone(), source))?;
         let key = key.segment_key(&salt);
-        let active = Self { number, path, offset, file, key, counter: 0 };
+        let active = Self { number, path, offset, prepared, synced: offset, file, key, counter: 0 };
         Ok((active, book))
     }
 
@@ -172,7 +188,28 @@ impl Active {
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync()
+        self.file.sync()?;
+        self.synced = self.offset;
+        Ok(())
+    }
+
+    /// Octets written since the last sync.
+    pub(super) const fn unsynced(&self) -> u64 {
+        self.offset - self.synced
+    }
+
+    /// Octets that the next `length` add to the file.
+    pub(super) fn growth(&self, length: u64) -> u64 {
+        (self.offset + length).saturating_sub(self.prepared.max(self.offset))
+    }
+
+    /// Gives the zeros behind the last frame back. Promises nothing: if it fails they stay.
+    pub(super) fn trim(&mut self) {
+        if self.offset < self.prepared
+            && let Err(error) = self.file.set_size(self.offset)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot cut off zeros");
+        }
     }
 }
 

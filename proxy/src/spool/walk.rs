@@ -6,12 +6,15 @@
 //!   followed.
 //! - Whatever stands before a commit record was promised: what is missing or damaged there is
 //!   named. Nothing after the last one was.
+//! - A sector of zeros in the last batch was never written (what is sealed has none): that batch was
+//!   not synced and promised nothing, whether its commit record is there or not.
 //! - Octets that are no frame end nothing: the next frame is looked for.
 //!
 //! Not here: marks, and what becomes of what is found (`recover`).
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 
 use disk::File;
 
@@ -70,8 +73,9 @@ pub(super) struct Walked {
     pub(super) promised: bool,
     /// A close record is its last: everything before was synced.
     pub(super) closed: bool,
-    /// Bytes after the last commit record begin here.
-    pub(super) tail: Option<u64>,
+    /// Bytes that were not promised: after the last commit record, or a last batch that was not
+    /// written whole.
+    pub(super) tail: Option<Range<u64>>,
     /// Octets in the file.
     pub(super) size: u64,
 }
@@ -86,10 +90,11 @@ pub(super) fn walk(
 ) -> io::Result<Walked> {
     let mut walk = Walk::new(segment, file, start, unfinished)?;
     walk.walk();
+    let from = walk.torn.unwrap_or(walk.committed_to);
     // Zeros are pages that were prepared and never written.
-    let zeros = !walk.window.unreadable && walk.is_zero_from(walk.committed_to);
+    let end = if walk.window.unreadable { walk.size } else { walk.written_end(from) };
     Ok(Walked {
-        tail: (walk.committed_to < walk.size && !zeros).then_some(walk.committed_to),
+        tail: (from < end).then_some(from..end),
         complete: walk.complete,
         damaged: walk.damaged,
         highest_id: walk.highest_id,
@@ -112,6 +117,15 @@ struct Walk<'a> {
     /// The end of the last commit record.
     committed_to: u64,
     last_batch: Vec<(Part, u32)>,
+    /// Where the last batch begins, in the file and in what is damaged.
+    last_start: u64,
+    last_damaged: usize,
+    /// What was damaged up to the end of the last batch.
+    damaged_to: usize,
+    /// The last batch begins here, and was not written whole.
+    torn: Option<u64>,
+    /// The end of what is not zero, when it was looked for.
+    written_end: Option<u64>,
     complete: Vec<Complete>,
     damaged: Vec<Damage>,
     highest_id: u64,
@@ -137,6 +151,11 @@ impl<'a> Walk<'a> {
             counter: 0,
             committed_to: start,
             last_batch: Vec::new(),
+            last_start: start,
+            last_damaged: 0,
+            damaged_to: 0,
+            torn: None,
+            written_end: None,
             complete: Vec::new(),
             damaged: Vec::new(),
             highest_id: 0,
@@ -159,9 +178,9 @@ impl<'a> Walk<'a> {
                     offset = end;
                 }
                 None => {
-                    let next = self.next_frame(offset + 1);
-                    if self.is_lost_commit(offset, next) {
-                        self.lost_commit(offset, next.unwrap_or(self.size));
+                    let next = self.next_frame(offset);
+                    if let Some(end) = self.lost_commit_end(offset, next) {
+                        self.lost_commit(offset, end);
                     } else if next.is_some() {
                         self.gaps.push(offset);
                     }
@@ -192,10 +211,12 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// The next offset from here on at which a frame begins.
-    fn next_frame(&mut self, from: u64) -> Option<u64> {
-        let mut offset = from;
-        while offset + FRAME_HEADER as u64 <= self.size {
+    /// The next offset after this one at which a frame begins.
+    fn next_frame(&mut self, after: u64) -> Option<u64> {
+        // No frame begins in the zeros behind the last one.
+        let end = self.written_end(after);
+        let mut offset = after + 1;
+        while offset < end && offset + FRAME_HEADER as u64 <= self.size {
             let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
             let bytes = self.window.at(offset, left.min(READ_NEAR))?;
             let candidate = bytes.windows(4).position(|four| four == FRAME_MAGIC);
@@ -211,20 +232,26 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// True if what lies between is, by its length, the damaged commit record of the messages
-    /// staged: a batch that was written whole, not one that a crash tore.
-    fn is_lost_commit(&mut self, offset: u64, next: Option<u64>) -> bool {
+    /// The end of what lies between, if that is by its length the damaged commit record of the
+    /// messages staged: a batch that was written whole, not one that a crash tore.
+    fn lost_commit_end(&mut self, offset: u64, next: Option<u64>) -> Option<u64> {
         let ends = self.staged.iter().filter(|(part, _)| is_end(part.header.kind)).count() as u64;
-        let length = FRAME_HEADER as u64 + 8 * ends;
-        if ends == 0 || next.unwrap_or(self.size) != offset + length || !self.gaps.is_empty() {
-            return false;
+        let end = offset + FRAME_HEADER as u64 + 8 * ends;
+        if ends == 0 || !self.gaps.is_empty() {
+            return None;
         }
-        let Ok(length) = usize::try_from(length) else {
-            return false;
+        let fits = match next {
+            Some(next) => next == end,
+            // Behind it there is nothing, or there are zeros that were prepared. Its last id may
+            // end in some, but is not 0.
+            None => end == self.size || (end - 7..=end).contains(&self.written_end(offset)),
         };
+        if !fits {
+            return None;
+        }
         // Pages that were never written end in zeros; a list of ids does not.
-        let bytes = self.window.at(offset, length);
-        bytes.is_some_and(|bytes| bytes.iter().rev().take(8).any(|octet| *octet != 0))
+        let bytes = self.window.at(end - 8, 8)?;
+        bytes.iter().any(|octet| *octet != 0).then_some(end)
     }
 
     fn lost_commit(&mut self, offset: u64, end: u64) {
@@ -269,6 +296,8 @@ impl<'a> Walk<'a> {
 
     /// Everything staged was on disk when the commit record that ends here was promised.
     fn commit(&mut self, end: u64, ids: &[u64]) {
+        self.last_start = self.committed_to;
+        self.last_damaged = self.damaged_to;
         self.committed_to = end;
         self.last_batch = std::mem::take(&mut self.staged);
         let mut seen = HashSet::new();
@@ -307,6 +336,7 @@ impl<'a> Walk<'a> {
             let id = SpoolId::promised(TransactionId::from_u64(*id));
             self.damaged.push(self.damage(offset, Some(id), "its last frame is missing"));
         }
+        self.damaged_to = self.damaged.len();
     }
 
     /// A message whose last frame was found: all others must be there, in order.
@@ -343,23 +373,56 @@ impl<'a> Walk<'a> {
                 self.unfinished.remove(&part.header.id);
             }
         }
+        if self.damaged.len() > self.last_damaged
+            && self.has_unwritten_sector(self.last_start..self.committed_to)
+        {
+            // Not damage: a crash came before the sync, and nobody was told of this batch. What is
+            // whole of it stays all the same.
+            self.damaged.truncate(self.last_damaged);
+            self.torn = Some(self.last_start);
+        }
     }
 
     fn damage(&self, offset: u64, id: Option<SpoolId>, what: &'static str) -> Damage {
         Damage { segment: self.segment, offset, id, what, acknowledged: false }
     }
 
-    fn is_zero_from(&mut self, from: u64) -> bool {
+    /// The end of what is not zero, from an offset on of which all frames before are known.
+    fn written_end(&mut self, from: u64) -> u64 {
+        if let Some(end) = self.written_end {
+            return end.max(from);
+        }
+        let mut end = from;
         let mut offset = from;
         while offset < self.size {
             let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
             let length = left.min(READ_NEAR);
-            match self.window.at(offset, length) {
-                Some(bytes) if bytes.iter().all(|octet| *octet == 0) => offset += length as u64,
-                _ => return false,
+            let Some(bytes) = self.window.at(offset, length) else { break };
+            if bytes.iter().fold(0, |any, octet| any | octet) != 0 {
+                let zeros = bytes.iter().rev().take_while(|octet| **octet == 0).count();
+                end = offset + (length - zeros) as u64;
+            }
+            offset += length as u64;
+        }
+        self.written_end = Some(end);
+        end
+    }
+
+    /// True if a sector, as far as it lies in this range of frames, is zero. A range begins with a
+    /// frame's first octets and ends with an id, so that not even their parts of a sector are.
+    fn has_unwritten_sector(&mut self, range: Range<u64>) -> bool {
+        let mut offset = range.start;
+        while offset < range.end {
+            let end = (offset / SECTOR * SECTOR + SECTOR).min(range.end);
+            match self.window.at(offset, (end - offset) as usize) {
+                Some(bytes) if bytes.iter().all(|octet| *octet == 0) => {
+                    // What could not be read is not known to be zero.
+                    return !self.window.unreadable;
+                }
+                _ => offset = end,
             }
         }
-        true
+        false
     }
 }
 

@@ -15,6 +15,9 @@ use super::space::{MARKS_PER_PATH, Reservation};
 use super::{FRAME_BYTES, HoldError, QUEUE_KIB, Spool, SpoolId};
 use crate::id::TransactionId;
 
+/// Octets that the buffer has room for at first: more than most messages have.
+const BUFFER_FIRST: usize = 16 * 1024;
+
 /// A message that is being received.
 #[derive(Debug)]
 pub struct Writer {
@@ -77,6 +80,9 @@ impl Writer {
             self.buffer.extend_from_slice(now);
             wire = later;
             self.send_frame().await?;
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(wire.len().max(BUFFER_FIRST));
         }
         self.buffer.extend_from_slice(wire);
         Ok(())

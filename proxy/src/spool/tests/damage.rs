@@ -170,6 +170,52 @@ fn zeros_prepared_and_never_written_are_no_tail() {
     assert_eq!(bench.ids(), [1, 2, 3]);
 }
 
+/// Goal: zeros that were prepared hide no damaged commit record in front of them.
+#[test]
+fn a_damaged_commit_record_before_prepared_zeros_is_named_and_its_messages_stay() {
+    let disk = small_spool(false);
+    let end = *commits(&disk.read(Path::new(SEGMENT)).unwrap()).last().unwrap();
+    disk.open(Path::new(SEGMENT)).unwrap().append(&[0; 100_000]).unwrap();
+    for offset in end - 72..end {
+        let disk = disk.after_crash(Crash::Kept);
+        disk.flip(Path::new(SEGMENT), usize::try_from(offset).unwrap(), 16);
+        let bench = Bench::open(&disk);
+        assert_eq!(bench.ids(), [1, 2, 3], "flipped at {offset}: {:?}", bench.report);
+        assert_eq!(bench.report.damaged.len(), 1, "flipped at {offset}");
+    }
+}
+
+/// Goal: sectors of the last batch that a crash left unwritten are no alarm, and their octets are
+/// copied aside; the same octets damaged are one.
+#[test]
+fn a_last_batch_with_unwritten_sectors_was_not_promised() {
+    let whole = small_spool(false);
+    let bytes = whole.read(Path::new(SEGMENT)).unwrap();
+    let ends = commits(&bytes);
+    let (start, end) = (ends[0] as usize, ends[1] as usize);
+    let unclosed = whole.after_crash(Crash::Kept);
+    unclosed.truncate(Path::new(SEGMENT), end);
+    for sector in (start / 512..=(end - 1) / 512).filter(|sector| sector % 9 == 0 || *sector > 128)
+    {
+        let (from, to) = ((sector * 512).max(start), (sector * 512 + 512).min(end));
+        let disk = unclosed.after_crash(Crash::Kept);
+        disk.open(Path::new(SEGMENT)).unwrap().write_at(from as u64, &vec![0; to - from]).unwrap();
+        let bench = Bench::open(&disk);
+        assert_eq!(bench.ids(), [1], "sector {sector}");
+        assert!(bench.report.damaged.is_empty(), "sector {sector}: {:?}", bench.report);
+        assert_eq!(bench.report.set_aside, [Path::new("spool/00000001.tail")], "sector {sector}");
+        if to == end {
+            // Without its commit record nothing says that it was written whole.
+            continue;
+        }
+        // Not all of it is zero: then it is damage.
+        disk.open(Path::new(SEGMENT)).unwrap().write_at(from as u64, b"x").unwrap();
+        disk.remove(Path::new("spool/00000001.tail")).unwrap();
+        let bench = Bench::open(&disk.after_crash(Crash::Kept));
+        assert!(!bench.report.damaged.is_empty(), "sector {sector}");
+    }
+}
+
 #[test]
 fn without_marks_everything_is_uncertain_and_stays_so() {
     let disk = small_spool(true);

@@ -108,7 +108,7 @@ fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
 }
 
 fn config() -> Config {
-    Config { free_bytes_min: 0, segment_bytes: 1 << 20, ..Config::default() }
+    Config { free_bytes_min: 0, segment_bytes: 1 << 20, prepared_segments: 1, ..Config::default() }
 }
 
 fn key() -> Key {
