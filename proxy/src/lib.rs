@@ -5,7 +5,7 @@
 //!
 //! | layer | modules |
 //! |--:|---|
-//! | 0 | `clock` moments; `id` names of transactions; `outcome` how they end; `stream` a TCP or TLS connection |
+//! | 0 | `clock` moments; `id` names of transactions; `outcome` how they end; `stream` a TCP or TLS connection; `workers` threads that serve |
 //! | 1 | `gate` pass, hold or refuse; `relay` the one door out; `spool` held mail on disk |
 //! | 2 | `metrics`; `health` notices a member that is away or is another |
 //! | 3 | `transaction` the two corridors; `replay` held mail goes out; `probe` |
@@ -16,6 +16,7 @@ pub mod clock;
 pub mod id;
 pub mod outcome;
 pub mod stream;
+pub mod workers;
 
 pub mod gate;
 pub mod relay;

@@ -1,6 +1,10 @@
-//! The accept loop of a gate: who may connect, and how many.
+//! The accept loops of a gate, one for each worker: who may connect, and how many.
+//!
+//! Each worker has a socket of its own at the same address (SO_REUSEPORT); the kernel spreads the
+//! connections over them.
 //!
 //! Invariants
+//! - An address that another process listens on is an error, though it might let us share it.
 //! - A client that is not allowed hears 554 and can do nothing.
 //! - At the limit a new connection hears 421 at once; those inside go on.
 //!
@@ -16,7 +20,9 @@ use smtp::Reply;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,9 +40,15 @@ const STRANGERS_MAX: usize = 64;
 /// How long a client that is turned away may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The door of one gate.
+/// The door of one gate, before it opens.
 pub struct Listener {
-    socket: TcpListener,
+    /// One for each worker.
+    sockets: Vec<std::net::TcpListener>,
+    door: Door,
+}
+
+/// Who may come in, and how many.
+struct Door {
     service: Arc<Service>,
     allow: Networks,
     /// Never clients of this gate, whatever `allow` says: its own members (loops).
@@ -59,25 +71,26 @@ struct Counted {
 }
 
 impl Listener {
-    /// Binds the address.
+    /// Binds the address, as often as there are workers.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn bind(
         address: SocketAddr,
+        workers: usize,
         service: Arc<Service>,
         allow: Networks,
         deny: &[IpAddr],
     ) -> io::Result<Self> {
         let deny = deny.to_vec();
-        Ok(Self {
-            socket: bind(address)?,
+        let door = Door {
             service,
             allow,
             deny,
             counts: Arc::default(),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
-        })
+        };
+        Ok(Self { sockets: bind_all(address, workers)?, door })
     }
 
     /// Where it listens.
@@ -85,20 +98,51 @@ impl Listener {
     /// # Errors
     /// When the system does not know any more.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.sockets.first().ok_or(io::ErrorKind::NotConnected)?.local_addr()
     }
 
-    /// Accepts until `stop`; sessions run in `tasks` and hear of the stop themselves.
-    pub async fn run(self, tasks: TaskTracker, stop: CancellationToken) {
+    /// Accepts on every worker until `stop`; sessions run in `tasks`, on the worker that accepted
+    /// them, and hear of the stop themselves.
+    #[must_use]
+    pub fn spawn(
+        self,
+        workers: &[Handle],
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Vec<JoinHandle<()>> {
+        let door = Arc::new(self.door);
+        self.sockets
+            .into_iter()
+            .zip(workers)
+            .map(|(socket, worker)| {
+                let (door, tasks, stop) = (Arc::clone(&door), tasks.clone(), stop.clone());
+                worker.spawn(async move { door.run(socket, tasks, stop).await })
+            })
+            .collect()
+    }
+}
+
+impl Door {
+    async fn run(
+        &self,
+        socket: std::net::TcpListener,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        let gate = self.service.corridor.gate.name();
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!(gate, %error, "a worker cannot accept"),
+        };
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = self.socket.accept() => accepted,
+                accepted = socket.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => self.admit(stream, peer, &tasks, &stop),
                 Err(error) => {
-                    tracing::warn!(gate = self.service.corridor.gate.name(), %error, "accept failed");
+                    tracing::warn!(gate, %error, "accept failed");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -196,12 +240,59 @@ async fn refuse(mut stream: TcpStream) {
     tokio::time::timeout(FAREWELL, stream.write_all(&output)).await.ok();
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    if workers <= 1 {
+        return Ok(vec![bind(address, Sharing::Alone)?]);
+    }
+    if address.port() != 0 {
+        // Whoever is there already is found out by a socket that does not share.
+        drop(bind(address, Sharing::Alone)?);
+    }
+    let first = bind(address, Sharing::Workers)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        sockets.push(bind(address, Sharing::Workers)?);
+    }
+    Ok(sockets)
+}
+
+/// Whether other sockets of ours listen at the same address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    Workers,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for connections of the former process to time out.
     socket.set_reuse_address(true)?;
+    if sharing == Sharing::Workers {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_an_address_with_one_another_and_with_nobody_else() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sockets = bind_all(any, 3).unwrap();
+        assert_eq!(sockets.len(), 3);
+        let address = sockets[0].local_addr().unwrap();
+        for workers in [1, 2] {
+            let error = bind_all(address, workers).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{workers} workers");
+        }
+        drop(sockets);
+        assert_eq!(bind_all(address, 2).unwrap().len(), 2);
+    }
 }

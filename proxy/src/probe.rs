@@ -225,7 +225,7 @@ async fn talk(
     }
     result.stage = Stage::EndOfData;
     permit.pass_final_dot()?;
-    match connection.finish(message, waits.block, waits.final_reply).await {
+    match connection.finish([message, &[], &[]], waits.block, waits.final_reply).await {
         Ok(reply) => positive(reply),
         Err(FinishError::Before(error)) => Err(Failure::Link(error)),
         Err(FinishError::Early(reply)) => Err(Failure::Refused(reply)),

@@ -3,15 +3,24 @@
 //! Not here: who speaks first and what (`session`, `relay::connection`), certificates (`tls` of each
 //! side).
 
-use std::io;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsStream;
+
+/// Pieces that are written together at most.
+const PIECES_MAX: usize = 4;
 
 /// A connection.
 #[derive(Debug)]
@@ -31,8 +40,54 @@ pub enum Silence {
     Silent,
     /// Octets that nobody asked for; they stand in the buffer now.
     Spoke,
+    /// Octets under TLS that have not been looked into yet: a word of the peer, or a part of one, or
+    /// something of TLS itself.
+    Unread,
     /// The peer closed, or the connection broke.
     Gone,
+}
+
+/// A deadline was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no answer in time")]
+pub struct Late;
+
+/// The deadlines of one connection, one after the other. One timer serves them all: it is set anew
+/// only when it goes off, or when a deadline comes before it, and not for every wait.
+#[derive(Debug, Default)]
+pub struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Waits for `work`, at most for `wait`. What is ready at once needs no timer at all.
+    ///
+    /// # Errors
+    /// [`Late`].
+    pub async fn within<T>(
+        &mut self,
+        wait: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Late> {
+        let mut work = pin!(work);
+        let mut deadline = None;
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + wait);
+            let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if sleep.deadline() > deadline || sleep.is_elapsed() {
+                sleep.as_mut().reset(deadline);
+            }
+            while sleep.as_mut().poll(context).is_ready() {
+                if sleep.deadline() >= deadline {
+                    return Poll::Ready(Err(Late));
+                }
+                sleep.as_mut().reset(deadline);
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 impl Stream {
@@ -65,12 +120,81 @@ impl Stream {
         }
     }
 
-    /// Looks, without waiting, whether the peer said anything; what it said goes to `buffer`.
-    pub fn listen(&mut self, buffer: &mut bytes::BytesMut) -> Silence {
-        match self.read_buf(buffer).now_or_never() {
-            None => Silence::Silent,
-            Some(Ok(0) | Err(_)) => Silence::Gone,
-            Some(Ok(_)) => Silence::Spoke,
+    /// Writes all pieces, in as few writes as the system allows: a small write of its own at the end
+    /// could wait for the peer's delayed acknowledgement.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn write_pieces(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        let mut slices: [IoSlice<'_>; PIECES_MAX] = [IoSlice::new(&[]); PIECES_MAX];
+        for pieces in pieces.chunks(PIECES_MAX) {
+            let mut left = 0;
+            for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+                slices[left] = IoSlice::new(piece);
+                left += 1;
+            }
+            let mut slices = &mut slices[..left];
+            while !slices.is_empty() {
+                let written = self.write_vectored(slices).await?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                IoSlice::advance_slices(&mut slices, written);
+            }
+        }
+        self.flush().await
+    }
+
+    /// Waits until something can be read; under TLS not at all, where it may have been read already.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => poll_fn(|context| stream.poll_read_ready(context)).await,
+            Self::Tls(_) | Self::Gone => Ok(()),
+        }
+    }
+
+    /// Looks, without waiting, whether the peer said anything; what it said goes to `buffer`. The
+    /// system itself is asked: the runtime may not have heard yet of what has arrived.
+    pub fn listen(&mut self, buffer: &mut BytesMut) -> Silence {
+        match self {
+            Self::Plain(stream) => {
+                let mut octets = [0; 512];
+                match recv(&*stream, &mut octets, RecvFlags::DONTWAIT) {
+                    Ok(0) => Silence::Gone,
+                    Ok(count) => {
+                        buffer.extend_from_slice(&octets[..count]);
+                        Silence::Spoke
+                    }
+                    Err(Errno::AGAIN) => Silence::Silent,
+                    Err(_) => Silence::Gone,
+                }
+            }
+            Self::Tls(stream) => match stream.read_buf(buffer).now_or_never() {
+                Some(Ok(0) | Err(_)) => Silence::Gone,
+                Some(Ok(_)) => Silence::Spoke,
+                None => {
+                    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+                    match recv(stream.get_ref().0, &mut [0; 1], flags) {
+                        Err(Errno::AGAIN) => Silence::Silent,
+                        Ok(1..) => Silence::Unread,
+                        Ok(0) | Err(_) => Silence::Gone,
+                    }
+                }
+            },
+            Self::Gone => Silence::Gone,
+        }
+    }
+}
+
+/// As `recv(2)`, anew when a signal came.
+fn recv(stream: &TcpStream, buffer: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
+    loop {
+        match rustix::net::recv(stream, &mut *buffer, flags) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|(_, count)| count),
         }
     }
 }
@@ -100,6 +224,26 @@ impl AsyncWrite for Stream {
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Gone => Poll::Ready(Err(gone())),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => match pieces {
+                // send(2) is cheaper than writev(2).
+                [piece] => Pin::new(stream).poll_write(context, piece),
+                pieces => Pin::new(stream).poll_write_vectored(context, pieces),
+            },
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

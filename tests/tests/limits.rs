@@ -10,6 +10,10 @@ use tests::mail::{Kind, MIB, Mail};
 use tests::sink::Sink;
 use tests::wait::{self, LONG};
 
+/// What lockgate may take while large mail goes through it: its queue, its buffers, and what the
+/// allocator has not given back yet; less than the mail.
+const MEMORY: usize = 50 * MIB;
+
 fn with(settings: &[(&str, &str)]) -> (Sink, Lockgate) {
     let sink = Sink::start("sink.test");
     let base = Settings::with([Gate::to("outbound", sink.address())]);
@@ -104,19 +108,19 @@ fn three_hundred_open_sessions_do_not_stop_the_next() {
 
 /// Goal: in hold as well mail data streams through bounded memory.
 #[test]
-fn a_50_mib_message_is_held_and_replayed_in_bounded_memory() {
+fn a_60_mib_message_is_held_and_replayed_in_bounded_memory() {
     let (sink, mut lockgate) = with(&[]);
     lockgate.hold("outbound");
     let before = lockgate.resident_octets();
-    let mail = Mail::new("big", 1, Kind::Attachment(36 * MIB));
-    assert!(mail.data.len() > 48 * MIB);
+    let mail = Mail::new("big", 1, Kind::Attachment(44 * MIB));
+    assert!(mail.data.len() > 58 * MIB);
     let mut client = Client::open(lockgate.outbound()).patient(Duration::from_secs(60));
     client.deliver(&mail);
     let held = lockgate.resident_octets();
-    assert!(held < before + 40 * MIB, "grew by {} MiB", (held - before) / MIB);
+    assert!(held < before + MEMORY, "grew by {} MiB", (held - before) / MIB);
     lockgate.release("outbound");
     sink.wait_for(1, Duration::from_secs(60));
-    assert!(lockgate.resident_octets() < before + 40 * MIB);
+    assert!(lockgate.resident_octets() < before + MEMORY);
     assert!(sink.one(mail.key()).data_without_trace() == mail.data);
 }
 
@@ -140,7 +144,7 @@ fn a_client_that_never_reads_is_cut_off() {
 }
 
 #[test]
-fn a_line_of_20_mib_in_mail_data_passes_and_is_held() {
+fn a_line_of_40_mib_in_mail_data_passes_and_is_held() {
     let (sink, mut lockgate) = with(&[]);
     let before = lockgate.resident_octets();
     for (n, hold) in [(1, false), (2, true)] {
@@ -148,7 +152,7 @@ fn a_line_of_20_mib_in_mail_data_passes_and_is_held() {
             lockgate.hold("outbound");
         }
         let mut mail = Mail::short("line", n);
-        mail.data.extend_from_slice(&vec![b'x'; 20 * MIB]);
+        mail.data.extend_from_slice(&vec![b'x'; 40 * MIB]);
         mail.data.extend_from_slice(b"\r\n");
         let mut client = Client::open(lockgate.outbound()).patient(Duration::from_secs(60));
         assert!(client.transaction(&mail, Style::Pipelined).accepted());
@@ -158,5 +162,5 @@ fn a_line_of_20_mib_in_mail_data_passes_and_is_held() {
         sink.wait_for(n, LONG);
         assert!(sink.one(mail.key()).data_without_trace() == mail.data);
     }
-    assert!(lockgate.resident_octets() < before + 40 * MIB);
+    assert!(lockgate.resident_octets() < before + MEMORY);
 }

@@ -759,3 +759,28 @@ fn a_connection_lost_by_the_client_ends_only_its_own_session() {
     assert_eq!(client.read(), Err(Lost::Closed));
     assert_eq!(sink.count(), 1);
 }
+
+/// Goal: with several workers every connection is served alike, whichever worker the system gives
+/// it to, and a hold reaches them all.
+#[test]
+fn several_workers_pass_and_hold_as_one() {
+    let sink = Sink::start("sink.test");
+    let settings = Settings::with([Gate::to("outbound", sink.address())]);
+    let lockgate = settings.set("session", "workers", "3").start();
+    lockgate.meet("outbound", &sink);
+    let mut open = Vec::new();
+    for n in 0..30 {
+        let mut client = Client::open(lockgate.outbound());
+        client.deliver(&Mail::short("w", n));
+        open.push(client);
+    }
+    assert_eq!(sink.count(), 30);
+    lockgate.hold("outbound");
+    for (n, client) in open.iter_mut().enumerate() {
+        let reply = client.deliver(&Mail::short("held", n));
+        assert!(reply.text().contains("held as"), "{reply:?}");
+    }
+    assert_eq!(sink.count(), 30);
+    lockgate.release("outbound");
+    sink.wait_for(60, LONG);
+}

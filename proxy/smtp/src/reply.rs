@@ -345,6 +345,7 @@ pub fn parse_reply(buf: &[u8], limits: &ReplyLimits) -> Result<Option<(Reply, us
             Some(_) => text.push(b'\n'),
             None => first = Some(code),
         }
+        text.reserve_exact(line_text.len());
         text.extend(line_text.iter().map(clean));
         at += line_feed + 1;
         if !more {

@@ -17,12 +17,15 @@ pub mod order;
 pub mod state;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, watch};
 
 pub use order::{Effect, Holder, HolderKind, Mode, Order};
@@ -155,7 +158,8 @@ pub struct Alive {
     pub since: Instant,
     member: Mutex<Option<MemberIndex>>,
     stage: AtomicU8,
-    abort: Notify,
+    /// Whoever carries the permit out, and waits while it does.
+    carrier: AtomicWaker,
 }
 
 const BEFORE_DOT: u8 = 0;
@@ -187,7 +191,7 @@ impl Alive {
             .compare_exchange(BEFORE_DOT, ABORTED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
         if aborted {
-            self.abort.notify_one();
+            self.carrier.wake();
         }
         aborted
     }
@@ -213,14 +217,24 @@ pub struct Permit {
 pub struct Fence(Arc<Alive>);
 
 impl Fence {
-    /// Resolves when the fence came down before the final dot; never after it.
+    /// Resolves when the fence came down before the final dot; never after it. One task waits for
+    /// it: the one that carries the permit out.
     pub async fn down(&self) -> Fenced {
-        loop {
-            if self.0.stage.load(Ordering::Acquire) == ABORTED {
-                return Fenced;
+        poll_fn(|context| {
+            if !self.is_down() {
+                self.0.carrier.register(context.waker());
+                // It may have come down just before it knew whom to wake.
+                if !self.is_down() {
+                    return Poll::Pending;
+                }
             }
-            self.0.abort.notified().await;
-        }
+            Poll::Ready(Fenced)
+        })
+        .await
+    }
+
+    fn is_down(&self) -> bool {
+        self.0.stage.load(Ordering::Acquire) == ABORTED
     }
 }
 
@@ -608,7 +622,7 @@ impl Gate {
             since: Instant::now(),
             member: Mutex::new(member),
             stage: AtomicU8::new(BEFORE_DOT),
-            abort: Notify::new(),
+            carrier: AtomicWaker::new(),
         });
         let key = inner.next_permit;
         inner.next_permit += 1;

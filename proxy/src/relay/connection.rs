@@ -18,13 +18,20 @@ use bytes::{Buf, BytesMut};
 use smtp::{Client, Command, Extension, Extensions, Owed, Reply, ReplyLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::{Handle, Id};
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::config::Config;
 use super::next_hop::{NextHop, Stranger};
 use super::tls::TlsDemand;
-use crate::stream::{Silence, Stream};
+use crate::stream::{Alarm, Late, Silence, Stream};
+
+/// How often octets under TLS are looked into before they count as a word of the next hop.
+const UNREAD_LOOKS: usize = 3;
+
+/// Octets of a buffer that an idle connection keeps.
+const KEPT: usize = 1024;
 
 /// What a connection was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +183,7 @@ pub enum FinishError {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
+    alarm: Alarm,
     input: BytesMut,
     output: Vec<u8>,
     client: Client,
@@ -186,6 +194,7 @@ pub struct Connection {
     peer: SocketAddr,
     messages: u32,
     idle_since: Instant,
+    home: Id,
 }
 
 impl Connection {
@@ -199,8 +208,9 @@ impl Connection {
             tcp.peer_addr().map_err(|source| LinkError::Io { stage: Stage::Connect, source })?;
         let mut connection = Self {
             stream: Stream::Plain(tcp),
-            input: BytesMut::with_capacity(1024),
-            output: Vec::with_capacity(1024),
+            alarm: Alarm::default(),
+            input: BytesMut::new(),
+            output: Vec::new(),
             client: Client::new(),
             limits: ReplyLimits::default(),
             extensions: Extensions::none(),
@@ -209,6 +219,7 @@ impl Connection {
             peer,
             messages: 0,
             idle_since: Instant::now(),
+            home: Handle::current().id(),
         };
         let greeting = connection.reply(config.greeting()).await?;
         if !greeting.is_positive() {
@@ -250,6 +261,12 @@ impl Connection {
         self.messages
     }
 
+    /// The runtime that it was opened in.
+    #[must_use]
+    pub const fn home(&self) -> Id {
+        self.home
+    }
+
     /// Since when it is idle.
     #[must_use]
     pub const fn idle_since(&self) -> Instant {
@@ -262,11 +279,15 @@ impl Connection {
         self.client.reusable() && self.input.is_empty() && self.output.is_empty()
     }
 
-    /// Marks it idle from now on and gives its buffers back.
+    /// Marks it idle from now on and gives back what is large.
     pub fn rest(&mut self) {
         self.idle_since = Instant::now();
-        self.input = BytesMut::new();
-        self.output = Vec::new();
+        if self.input.capacity() > KEPT {
+            self.input = BytesMut::new();
+        }
+        if self.output.capacity() > KEPT {
+            self.output = Vec::new();
+        }
     }
 
     /// Is an idle connection still alive and silent?
@@ -277,6 +298,8 @@ impl Connection {
 
     /// Puts a command into the next burst; `owed` is the reply that it will bring.
     pub fn queue(&mut self, owed: Owed, encode: impl FnOnce(&mut Vec<u8>)) {
+        // Most bursts fit: one allocation, not one for every doubling.
+        self.output.reserve(256);
         encode(&mut self.output);
         self.client.sent(owed);
     }
@@ -309,7 +332,8 @@ impl Connection {
             return Ok(());
         }
         let stage = self.client.next_owed().map_or(Stage::MailData, Stage::of);
-        write_all(&mut self.stream, &self.output, stage, wait).await?;
+        let link = (&mut self.alarm, &mut self.stream);
+        write_all(link, &[&self.output], stage, wait).await?;
         self.output.clear();
         Ok(())
     }
@@ -321,18 +345,22 @@ impl Connection {
     pub async fn reply(&mut self, wait: Duration) -> Result<Reply, LinkError> {
         let stage = self.client.next_owed().map_or(Stage::Rset, Stage::of);
         let seconds = wait.as_secs();
-        match timeout(wait, self.read_reply(stage)).await {
+        // Under way, the alarm is not part of the connection.
+        let mut alarm = std::mem::take(&mut self.alarm);
+        let read = alarm.within(wait, self.read_reply(stage)).await;
+        self.alarm = alarm;
+        match read {
             Ok(result) => result,
-            Err(_) => Err(LinkError::TimedOut { stage, seconds }),
+            Err(Late) => Err(LinkError::TimedOut { stage, seconds }),
         }
     }
 
-    /// Sends a piece of mail data, in wire form, before the final dot.
+    /// Sends pieces of mail data, in wire form, before the final dot.
     ///
     /// # Errors
-    /// When it cannot be sent.
-    pub async fn mail_data(&mut self, piece: &[u8], wait: Duration) -> Result<(), LinkError> {
-        write_all(&mut self.stream, piece, Stage::MailData, wait).await
+    /// When they cannot be sent.
+    pub async fn mail_data(&mut self, pieces: &[&[u8]], wait: Duration) -> Result<(), LinkError> {
+        write_all((&mut self.alarm, &mut self.stream), pieces, Stage::MailData, wait).await
     }
 
     /// What the next hop said before the final dot, if anything. A complete error reply is
@@ -340,8 +368,17 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub fn early_reply(&mut self) -> Result<Option<Reply>, LinkError> {
-        match self.stream.listen(&mut self.input) {
+    pub async fn early_reply(&mut self) -> Result<Option<Reply>, LinkError> {
+        let mut silence = self.stream.listen(&mut self.input);
+        for _ in 0..UNREAD_LOOKS {
+            if silence != Silence::Unread {
+                break;
+            }
+            // Let the runtime hear of what has arrived, so that it can be looked into.
+            tokio::task::yield_now().await;
+            silence = self.stream.listen(&mut self.input);
+        }
+        match silence {
             Silence::Silent if self.input.is_empty() => return Ok(None),
             Silence::Gone if self.input.is_empty() => {
                 return Err(LinkError::Closed { stage: Stage::MailData });
@@ -356,23 +393,27 @@ impl Connection {
         Ok(Some(reply))
     }
 
-    /// Sends the last piece of mail data with the final dot and waits for the reply.
+    /// Sends the last pieces of mail data with the final dot, in one write where the system takes
+    /// it, and waits for the reply.
     ///
     /// # Errors
     /// See [`FinishError`]: it tells whether the final dot was sent.
     pub async fn finish(
         &mut self,
-        last: &[u8],
+        last: [&[u8]; 3],
         block: Duration,
         wait: Duration,
     ) -> Result<Reply, FinishError> {
-        if let Some(reply) = self.early_reply().map_err(FinishError::Before)? {
+        if let Some(reply) = self.early_reply().await.map_err(FinishError::Before)? {
             return Err(FinishError::Early(reply));
         }
-        self.output.extend_from_slice(last);
-        self.queue(Owed::EndOfData, |output| output.extend_from_slice(b".\r\n"));
+        self.client.sent(Owed::EndOfData);
+        let [first, second, third] = last;
         // From the first octet written on, the kernel may have handed over the dot.
-        self.flush(block).await.map_err(FinishError::Uncertain)?;
+        let pieces = [first, second, third, smtp::END_OF_DATA];
+        let link = (&mut self.alarm, &mut self.stream);
+        let written = write_all(link, &pieces, Stage::EndOfData, block).await;
+        written.map_err(FinishError::Uncertain)?;
         let reply = self.reply(wait).await.map_err(FinishError::Uncertain)?;
         if reply.is_intermediate() {
             self.client.taint();
@@ -474,7 +515,7 @@ impl Connection {
                     return Err(LinkError::Protocol { stage, what: error.to_string() });
                 }
             }
-            self.input.reserve(1024);
+            self.input.reserve(KEPT / 2);
             match self.stream.read_buf(&mut self.input).await {
                 Ok(0) => return Err(LinkError::Closed { stage }),
                 Ok(_) => {}
@@ -485,19 +526,15 @@ impl Connection {
 }
 
 async fn write_all(
-    stream: &mut Stream,
-    bytes: &[u8],
+    (alarm, stream): (&mut Alarm, &mut Stream),
+    pieces: &[&[u8]],
     stage: Stage,
     wait: Duration,
 ) -> Result<(), LinkError> {
-    let write = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    match timeout(wait, write).await {
+    match alarm.within(wait, stream.write_pieces(pieces)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(source)) => Err(LinkError::Io { stage, source }),
-        Err(_) => Err(LinkError::TimedOut { stage, seconds: wait.as_secs() }),
+        Err(Late) => Err(LinkError::TimedOut { stage, seconds: wait.as_secs() }),
     }
 }
 

@@ -5,15 +5,20 @@
 //!
 //! Invariants
 //! - Only a connection that owes nothing and saw neither 421 nor a 5yz comes back.
+//! - A connection is given only to the runtime in which it was opened: there it is watched, and its
+//!   octets wake no other thread.
 //! - A connection of an older epoch of the gate never comes back: behind a fence the pool says QUIT.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use tokio::runtime::{Handle, Id};
 
 use super::config::Config;
 use super::connection::Connection;
 
-/// The idle connections of one next hop, youngest last.
+/// The idle connections of one next hop.
 #[derive(Debug, Default)]
 pub struct Pool {
     idle: Mutex<Idle>,
@@ -21,18 +26,21 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Idle {
-    connections: Vec<Connection>,
+    /// By the runtime that each was opened in, youngest last.
+    connections: HashMap<Id, Vec<Connection>>,
+    count: usize,
     /// Raised by [`Pool::quit_all`]: what was taken before does not come back.
     generation: u64,
 }
 
 impl Pool {
-    /// The youngest idle connection that is still good, with the generation to give it back with.
+    /// The youngest idle connection of this runtime that is still good, with the generation to give
+    /// it back with.
     #[must_use]
     pub fn take(&self, config: &Config, now: Instant) -> (Option<Connection>, u64) {
         let mut idle = self.lock();
         let generation = idle.generation;
-        while let Some(mut connection) = idle.connections.pop() {
+        while let Some(mut connection) = idle.pop(Handle::current().id()) {
             let age = now.saturating_duration_since(connection.idle_since());
             if age < config.pool_idle() && connection.is_fresh() {
                 return (Some(connection), generation);
@@ -58,23 +66,29 @@ impl Pool {
             return Some(connection);
         }
         let mut idle = self.lock();
-        if idle.generation != generation || idle.connections.len() >= config.pool_connections {
+        if idle.generation != generation || idle.count >= config.pool_connections {
             return Some(connection);
         }
         connection.rest();
-        idle.connections.push(connection);
+        idle.connections.entry(connection.home()).or_default().push(connection);
+        idle.count += 1;
         None
     }
 
     /// Takes those that are idle for too long, to be closed.
     #[must_use]
     pub fn expired(&self, config: &Config, now: Instant) -> Vec<Connection> {
-        self.lock()
+        let mut idle = self.lock();
+        let old = |connection: &mut Connection| {
+            now.saturating_duration_since(connection.idle_since()) >= config.pool_idle()
+        };
+        let expired: Vec<Connection> = idle
             .connections
-            .extract_if(.., |connection| {
-                now.saturating_duration_since(connection.idle_since()) >= config.pool_idle()
-            })
-            .collect()
+            .values_mut()
+            .flat_map(|connections| connections.extract_if(.., old))
+            .collect();
+        idle.count -= expired.len();
+        expired
     }
 
     /// Empties the pool; what is out does not come back.
@@ -82,13 +96,14 @@ impl Pool {
     pub fn quit_all(&self) -> Vec<Connection> {
         let mut idle = self.lock();
         idle.generation += 1;
-        std::mem::take(&mut idle.connections)
+        idle.count = 0;
+        std::mem::take(&mut idle.connections).into_values().flatten().collect()
     }
 
     /// Connections idle now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().connections.len()
+        self.lock().count
     }
 
     /// Is none idle?
@@ -99,5 +114,13 @@ impl Pool {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    fn pop(&mut self, home: Id) -> Option<Connection> {
+        let connection = self.connections.get_mut(&home)?.pop()?;
+        self.count -= 1;
+        Some(connection)
     }
 }

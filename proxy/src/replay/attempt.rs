@@ -530,7 +530,7 @@ impl Delivery<'_> {
         let mut last = std::mem::take(&mut self.message.ahead);
         let mut octets = last.len() as u64;
         while !self.message.whole {
-            taken.connection.mail_data(&last, waits.block).await?;
+            taken.connection.mail_data(&[&last], waits.block).await?;
             match self.next_piece().await {
                 Some(piece) => {
                     octets += piece.len() as u64;
@@ -576,7 +576,8 @@ impl Delivery<'_> {
             });
         }
         let asked = Instant::now();
-        let finished = taken.connection.finish(&last, waits.block, waits.final_reply).await;
+        let finished =
+            taken.connection.finish([&last, &[], &[]], waits.block, waits.final_reply).await;
         self.context.metrics.next_hop_seconds.observe(asked.elapsed().as_secs_f64());
         match finished {
             Ok(reply) => {

@@ -5,10 +5,16 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+/// Most threads that serve clients.
+const WORKERS_MAX: usize = 256;
+
 /// `[session]`: limits and timeouts towards clients.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Threads that serve clients, each with its own connections to next hops. One passes thousands of
+    /// messages per second; more are for very many TLS handshakes.
+    pub workers: usize,
     /// Client connections per gate; more get 421.
     pub connections_max: usize,
     /// Client connections per gate from one address; more get 421.
@@ -30,6 +36,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            workers: 1,
             connections_max: 2000,
             connections_per_client_max: 1000,
             command_s: 300,
@@ -48,6 +55,12 @@ impl Config {
     /// # Errors
     /// What is wrong, and the mend.
     pub fn check(&self) -> Result<(), String> {
+        if !(1..=WORKERS_MAX).contains(&self.workers) {
+            return Err(format!(
+                "[session] workers must be 1 to {WORKERS_MAX}, not {}",
+                self.workers
+            ));
+        }
         if self.connections_max == 0 || self.connections_per_client_max == 0 {
             return Err("[session] connection limits must be at least 1".into());
         }

@@ -11,6 +11,7 @@
 //! Not here: what happens to mail (`transaction`), who may connect at all (`listener`). A session
 //! does not know the spool.
 
+pub mod buffers;
 pub mod config;
 pub mod tls;
 
@@ -30,17 +31,21 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::stream::Stream;
+use crate::stream::{Alarm, Late, Stream};
 use crate::transaction::{ClientFacts, Corridor, End, Transaction};
 
+pub use buffers::Buffers;
 pub use config::{Config, Networks};
 
 /// Octets of the buffer for commands.
 const COMMANDS: usize = 2 * 1024;
 
-/// Octets read at once at the start of mail data, and at most.
+/// Octets of replies for which room is made at once.
+const OUTPUT: usize = 256;
+
+/// Octets read at once at the start of mail data: most messages fit. More are read into
+/// [`buffers::LARGE`].
 const DATA_FIRST: usize = 16 * 1024;
-const DATA_MOST: usize = 128 * 1024;
 
 /// What all sessions of one gate share.
 pub struct Service {
@@ -56,6 +61,8 @@ pub struct Service {
     pub tls_mode: tls::Mode,
     /// Certificate and key, when there is TLS.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Buffers for large messages.
+    pub buffers: Buffers,
 }
 
 /// Why a session ended before its time.
@@ -88,6 +95,7 @@ struct Session {
     service: Arc<Service>,
     stop: CancellationToken,
     stream: Stream,
+    alarm: Alarm,
     input: BytesMut,
     output: Vec<u8>,
     framer: CommandFramer,
@@ -208,8 +216,9 @@ impl Session {
             service,
             stop,
             stream,
-            input: BytesMut::with_capacity(COMMANDS),
-            output: Vec::with_capacity(256),
+            alarm: Alarm::default(),
+            input: BytesMut::new(),
+            output: Vec::new(),
             framer: CommandFramer::new(smtp::limits::COMMAND_LINE),
             server: Server::new(),
             offered,
@@ -237,7 +246,10 @@ impl Session {
                     };
                     if matches!(flow, Flow::Close) {
                         self.flush().await?;
-                        self.stream.shutdown().await?;
+                        if matches!(self.stream, Stream::Tls(_)) {
+                            // Says that nothing was cut off; in clear, closing says it.
+                            self.stream.shutdown().await?;
+                        }
                         return Ok(());
                     }
                 }
@@ -407,27 +419,34 @@ impl Session {
         let mut size: u64 = 0;
         let mut refused: Option<Reply> = None;
         let mut want = DATA_FIRST;
-        loop {
+        let scan = loop {
             if self.input.is_empty() {
+                if want == buffers::LARGE && self.input.capacity() < want {
+                    self.input = self.service.buffers.take();
+                }
                 let read = tokio::select! {
                     biased;
-                    read = read(&mut self.stream, &mut self.input, want, self.service.config.data_block_s) => read,
+                    read = read(&mut self.alarm, &mut self.stream, &mut self.input, want, self.service.config.data_block_s) => read,
                     _ = transaction.fenced(), if refused.is_none() => {
                         transaction.abort();
                         refused = Some(Reply::FENCED);
                         continue;
                     }
                 };
-                if let Err(ended) = read {
-                    // Back it goes: the end of the session writes its line and gives it up.
-                    self.transaction = Some(transaction);
-                    if matches!(ended, Ended::Silent) {
-                        self.say(&Reply::IDLE_TIMEOUT);
-                        self.flush().await?;
+                match read {
+                    // A sender that fills what it is given has more: fewer, larger reads.
+                    Ok(octets) if octets >= want => want = buffers::LARGE,
+                    Ok(_) => {}
+                    Err(ended) => {
+                        // Back it goes: the end of the session writes its line and gives it up.
+                        self.transaction = Some(transaction);
+                        if matches!(ended, Ended::Silent) {
+                            self.say(&Reply::IDLE_TIMEOUT);
+                            self.flush().await?;
+                        }
+                        return Err(ended);
                     }
-                    return Err(ended);
                 }
-                want = (want * 2).min(DATA_MOST);
             }
             let scan = scanner.scan(&self.input);
             if scan.fault.is_some() && refused != Some(Reply::BARE_LF_IN_DATA) {
@@ -436,24 +455,31 @@ impl Session {
                 transaction.abort();
             }
             if refused.is_none() {
-                refused = self.pass_on(&mut transaction, &mut peek, &mut size, &scan).await;
+                refused = self.refusal_of(&mut peek, &mut size, &scan);
                 if refused.is_some() {
                     transaction.abort();
                 }
             }
-            self.input.advance(scan.consumed);
             if scan.end {
-                break;
+                break scan;
             }
-        }
+            if refused.is_none() {
+                transaction.mail_data([scan.carried, &self.input[..scan.content]]).await;
+            }
+            self.input.advance(scan.consumed);
+        };
         peek.finish();
         let smuggled = refused.as_ref() == Some(&Reply::BARE_LF_IN_DATA);
         let end = refused.map_or(End::Complete, End::Refused);
-        let reply = transaction.finish(end, &peek, size).await;
+        let last = [scan.carried, &self.input[..scan.content]];
+        let reply = transaction.finish(end, last, &peek, size).await;
+        self.input.advance(scan.consumed);
         self.server.data_ended();
         self.say(&reply);
-        if self.input.is_empty() && self.input.capacity() > COMMANDS {
-            self.input = BytesMut::new();
+        if self.input.capacity() > COMMANDS {
+            // What follows the message, if anything, are commands.
+            let rest = BytesMut::from(&self.input[..]);
+            self.service.buffers.give(std::mem::replace(&mut self.input, rest));
         }
         if smuggled {
             self.say(&Reply::CLOSING_AFTER_FAULT);
@@ -462,18 +488,14 @@ impl Session {
         Ok(Flow::On)
     }
 
-    /// Passes scanned content on; says with which reply the message must be refused, if it must.
-    async fn pass_on(
+    /// Looks at scanned content; says with which reply the message must be refused, if it must.
+    fn refusal_of(
         &self,
-        transaction: &mut Transaction,
         peek: &mut HeaderPeek,
         size: &mut u64,
         scan: &smtp::Scan,
     ) -> Option<Reply> {
         for piece in [scan.carried, &self.input[..scan.content]] {
-            if piece.is_empty() {
-                continue;
-            }
             *size += piece.len() as u64;
             if *size > self.size_limit() {
                 return Some(Reply::TOO_BIG);
@@ -484,7 +506,6 @@ impl Session {
                     return Some(Reply::ROUTING_LOOP);
                 }
             }
-            transaction.mail_data(piece).await;
         }
         None
     }
@@ -519,7 +540,7 @@ impl Session {
             if !reply.is_positive() {
                 self.refusal = Some(reply.clone());
             }
-            reply.encode(&mut self.output);
+            self.say(&reply);
         }
     }
 
@@ -582,6 +603,8 @@ impl Session {
     }
 
     fn say(&mut self, reply: &Reply) {
+        // Most bursts of replies fit: one allocation, not one for every doubling.
+        self.output.reserve(OUTPUT);
         reply.encode(&mut self.output);
     }
 
@@ -590,11 +613,9 @@ impl Session {
             return Ok(());
         }
         let wait = Duration::from_secs(self.service.config.write_s);
-        let write = async {
-            self.stream.write_all(&self.output).await?;
-            self.stream.flush().await
-        };
-        timeout(wait, write).await.map_err(|_| Ended::Silent)??;
+        let output = [self.output.as_slice()];
+        let write = self.stream.write_pieces(&output);
+        self.alarm.within(wait, write).await.map_err(|Late| Ended::Silent)??;
         self.output.clear();
         Ok(())
     }
@@ -602,30 +623,34 @@ impl Session {
     /// Waits for the next command: for the client, a fence, or the end of lockgate.
     async fn read_command(&mut self) -> Result<(), Ended> {
         let seconds = self.service.config.command_s;
+        if self.input.is_empty() && self.transaction.is_none() {
+            // A connection that only waits keeps no buffer.
+            self.input = BytesMut::new();
+        }
         loop {
             let Some(transaction) = &mut self.transaction else {
                 let read = tokio::select! {
                     biased;
-                    read = read(&mut self.stream, &mut self.input, COMMANDS, seconds) => read,
+                    read = read(&mut self.alarm, &mut self.stream, &mut self.input, COMMANDS, seconds) => read,
                     () = self.stop.cancelled() => Err(Ended::Stopping),
                 };
                 let farewell = match &read {
                     Err(Ended::Stopping) => Reply::SHUTTING_DOWN,
                     Err(Ended::Silent) => Reply::IDLE_TIMEOUT,
-                    _ => return read,
+                    _ => return read.map(drop),
                 };
                 self.say(&farewell);
                 self.flush().await?;
-                return read;
+                return read.map(drop);
             };
             tokio::select! {
                 biased;
-                read = read(&mut self.stream, &mut self.input, COMMANDS, seconds) => {
+                read = read(&mut self.alarm, &mut self.stream, &mut self.input, COMMANDS, seconds) => {
                     if matches!(read, Err(Ended::Silent)) {
                         self.say(&Reply::IDLE_TIMEOUT);
                         self.flush().await?;
                     }
-                    return read;
+                    return read.map(drop);
                 }
                 _ = transaction.fenced() => transaction.abort(),
             }
@@ -633,17 +658,25 @@ impl Session {
     }
 }
 
+/// Reads what is there, `want` octets or a little more at once; says how many.
 async fn read(
+    alarm: &mut Alarm,
     stream: &mut Stream,
     input: &mut BytesMut,
     want: usize,
     seconds: u64,
-) -> Result<(), Ended> {
-    input.reserve(want);
-    match timeout(Duration::from_secs(seconds), stream.read_buf(input)).await {
+) -> Result<usize, Ended> {
+    let read = async {
+        if input.capacity() == 0 {
+            stream.readable().await?;
+        }
+        input.reserve(want);
+        stream.read_buf(input).await
+    };
+    match alarm.within(Duration::from_secs(seconds), read).await {
         Ok(Ok(0)) => Err(Ended::Closed),
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(octets)) => Ok(octets),
         Ok(Err(error)) => Err(Ended::Io(error)),
-        Err(_) => Err(Ended::Silent),
+        Err(Late) => Err(Ended::Silent),
     }
 }

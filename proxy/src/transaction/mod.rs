@@ -39,6 +39,9 @@ use pass::{Pass, Settled};
 
 pub use record::Record;
 
+/// Octets that our trace field usually takes.
+const TRACE_OCTETS: usize = 384;
+
 /// What every transaction of one gate needs.
 pub struct Corridor {
     /// The gate.
@@ -261,7 +264,7 @@ impl Transaction {
     /// Begins the content: our trace field comes first.
     pub async fn begin_mail_data(&mut self) {
         let smtputf8 = self.sender.parameters.smtputf8();
-        let mut field = Vec::new();
+        let mut field = Vec::with_capacity(TRACE_OCTETS);
         let held = matches!(self.kind, Kind::Hold(_));
         if held || self.corridor.trace {
             let id = self.id().to_string();
@@ -277,26 +280,39 @@ impl Transaction {
             }
             .encode(&mut field);
         }
-        self.mail_data(&field).await;
+        self.mail_data([&field, &[]]).await;
     }
 
-    /// Takes a piece of content in wire form. Never fails: what went wrong is told at the end.
-    pub async fn mail_data(&mut self, piece: &[u8]) {
+    /// Takes two pieces of content in wire form. Never fails: what went wrong is told at the end.
+    pub async fn mail_data(&mut self, pieces: [&[u8]; 2]) {
         let waits = self.corridor.relay.waits();
-        match &mut self.kind {
-            Kind::Pass(pass) => pass.mail_data(piece, waits).await,
-            Kind::Hold(hold) => hold.mail_data(piece).await,
-            Kind::Refuse(_) => {}
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            match &mut self.kind {
+                Kind::Pass(pass) => pass.mail_data(piece, waits).await,
+                Kind::Hold(hold) => hold.mail_data(piece).await,
+                Kind::Refuse(_) => {}
+            }
         }
     }
 
-    /// Ends mail data: the reply is what the client hears. Writes the log line.
-    pub async fn finish(mut self, end: End, peek: &HeaderPeek, size: u64) -> Reply {
+    /// Ends mail data with its last pieces: the reply is what the client hears. Writes the log line.
+    pub async fn finish(
+        mut self,
+        end: End,
+        last: [&[u8]; 2],
+        peek: &HeaderPeek,
+        size: u64,
+    ) -> Reply {
         let corridor = Arc::clone(&self.corridor);
         let waits = corridor.relay.waits();
         let (outcome, reply) = match (&mut self.kind, end) {
-            (Kind::Pass(pass), End::Complete) => pass.finish(&corridor, waits).await,
-            (Kind::Hold(hold), End::Complete) => hold.finish(&corridor, peek.message_id()).await,
+            (Kind::Pass(pass), End::Complete) => pass.finish(&corridor, last, waits).await,
+            (Kind::Hold(hold), End::Complete) => {
+                for piece in last {
+                    hold.mail_data(piece).await;
+                }
+                hold.finish(&corridor, peek.message_id()).await
+            }
             (Kind::Pass(pass), End::Refused(reply)) => {
                 pass.abort(reply.clone());
                 (Outcome::Refused, reply)
@@ -358,6 +374,9 @@ impl Transaction {
             Kind::Refuse(_) => (Mode::Refuse, None, None),
         };
         self.corridor.metrics.ended(mode, outcome);
+        if !Record::wanted() {
+            return;
+        }
         let gate = &self.corridor.gate;
         Record {
             id: self.id(),

@@ -3,7 +3,7 @@
 //! Invariants
 //! - A pooled connection that died is replaced, and another member tried, only while no reply of
 //!   this transaction has reached the client.
-//! - Mail data streams: at most [`BUFFER`] octets are kept, and the last of them goes out together
+//! - Mail data streams: at most [`BUFFER`] octets are kept, and the last piece goes out together
 //!   with the final dot.
 //! - After the final dot there is no second attempt: without a valid reply the outcome is uncertain
 //!   and the client hears 451.
@@ -298,23 +298,24 @@ impl Pass {
             return;
         }
         let Some(taken) = &mut self.taken else { return };
-        let mut result = taken.connection.mail_data(&self.content, waits.block).await;
+        let result = taken.connection.mail_data(&[&self.content, piece], waits.block).await;
         self.content.clear();
-        if result.is_ok() && piece.len() > BUFFER {
-            result = taken.connection.mail_data(piece, waits.block).await;
-        } else {
-            self.content.extend_from_slice(piece);
-        }
         if let Err(error) = result {
             tracing::debug!(id = %self.id, %error, "pass: the next hop takes no more mail data");
             // It may have said why, and that is worth more to the client than our words.
-            let said = taken.connection.early_reply().ok().flatten();
+            let said = taken.connection.early_reply().await.ok().flatten();
             self.taken = None;
             self.failed = Some(for_client(said.unwrap_or(Reply::NEXT_HOP_LOST)));
         }
     }
 
-    pub(super) async fn finish(&mut self, corridor: &Corridor, waits: Waits) -> (Outcome, Reply) {
+    /// Sends the last pieces with the final dot.
+    pub(super) async fn finish(
+        &mut self,
+        corridor: &Corridor,
+        [first, second]: [&[u8]; 2],
+        waits: Waits,
+    ) -> (Outcome, Reply) {
         if let Some(reply) = self.failed.take() {
             return (Outcome::of(&reply), reply);
         }
@@ -325,7 +326,8 @@ impl Pass {
             return (Outcome::Deferred, Reply::FENCED);
         }
         let asked = Instant::now();
-        let finished = taken.connection.finish(&self.content, waits.block, waits.final_reply).await;
+        let last = [self.content.as_slice(), first, second];
+        let finished = taken.connection.finish(last, waits.block, waits.final_reply).await;
         corridor.metrics.next_hop_seconds.observe(asked.elapsed().as_secs_f64());
         let ended = match finished {
             Ok(reply) => {

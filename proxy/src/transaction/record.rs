@@ -48,6 +48,12 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Is the line wanted at all? What stands in it is made for nothing else.
+    #[must_use]
+    pub fn wanted() -> bool {
+        tracing::enabled!(tracing::Level::INFO)
+    }
+
     /// Writes the line.
     pub fn log(&self) {
         let seconds = self.began.elapsed().as_secs_f64();
