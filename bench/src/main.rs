@@ -1,185 +1,200 @@
 //! What a message costs: `cargo run --release -p bench -- <scenario>`.
 //!
-//! Sends the same load straight to a sink and through lockgate, in turns, and prints messages per
-//! second, latency and lockgate's CPU time per message. Only ratios within one run count: hardware
-//! is shared and noisy. Both sides of the load run on this machine.
+//! Starts lockgate, its peers, a generator and sinks on this machine, gives all of them the same load
+//! in turns, and prints messages per second, latency, CPU time per message and their ratios. Only
+//! ratios within one run count: hardware is shared and noisy. See `bench/README.md`.
 
+mod component;
 mod load;
+mod lockgate;
+mod machine;
+mod peers;
+mod picture;
+mod reference;
+mod report;
+mod scenario;
 
-use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use load::{Load, Measured};
+use machine::Machine;
+use peers::Peer;
+use report::Report;
+use scenario::{Bench, Name};
 
-/// Measures lockgate against the direct path.
+/// How it was measured, in the file of results.
+const METHOD: &str = "every component before a sink of its own; in each round every component takes \
+    the same kind of load once, as many messages as fill about the same time; order rotated in pass and \
+    hold, fixed in replay and in the scenarios of lockgate alone; CPU time of all processes of a component; \
+    ratios within a round; single-threaded generator and sinks on the same machine; lockgate with one \
+    worker and its log at warn, unless its name says otherwise";
+
 #[derive(Debug, Parser)]
+#[command(about = "Measures lockgate beside its peers")]
 struct Arguments {
-    /// What to measure.
-    scenario: Scenario,
-    /// Messages per run.
-    #[arg(long, default_value_t = 5_000)]
-    messages: u64,
-    /// Sessions side by side.
-    #[arg(long, default_value_t = 10)]
-    sessions: u64,
-    /// Octets per message.
-    #[arg(long, default_value_t = 10 * 1024)]
-    octets: usize,
-    /// A new connection for each message.
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs scenarios and prints what they cost.
+    #[command(flatten)]
+    Part(load::command::Part),
+    /// Runs one scenario, or several, or `all`.
+    Run(Options),
+    /// Ten seconds: does it work at all?
+    Smoke {
+        /// The binary to measure.
+        #[arg(long, default_value = "target/release/lockgate")]
+        lockgate: PathBuf,
+    },
+    /// Draws the picture of a file of results.
+    Picture {
+        /// The results.
+        results: PathBuf,
+        /// The SVG.
+        picture: PathBuf,
+    },
+    /// Prints the targets of a file of results as a table.
+    Table {
+        /// The results.
+        results: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Options {
+    /// Which.
+    #[arg(required = true)]
+    scenarios: Vec<Wanted>,
+    /// Instead of the scenario's own peers.
+    #[arg(long, value_delimiter = ',')]
+    peers: Option<Vec<Peer>>,
+    /// Rounds; each component runs once in each.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// About how long a run takes.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Held messages of replay and million; default: as many as the targets ask for.
     #[arg(long)]
-    reconnect: bool,
-    /// Rounds; direct and lockgate run once in each.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
+    held: Option<u64>,
+    /// Writes the results here; scenarios that stand there already and are not run now stay.
+    #[arg(long)]
+    json: Option<PathBuf>,
     /// The binary to measure.
     #[arg(long, default_value = "target/release/lockgate")]
     lockgate: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Scenario {
-    /// lockgate passes to the sink.
-    Pass,
-    /// lockgate holds in its spool.
-    Hold,
+/// A scenario, or all of them.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    All,
+    One(Name),
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        Name::from_str(text, false).map(Self::One).map_err(|_| {
+            let names = Name::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            let names: Vec<String> = names.map(|name| name.get_name().to_owned()).collect();
+            format!("not one of: all, {}", names.join(", "))
+        })
+    }
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let load = Load {
-        messages: arguments.messages,
-        sessions: arguments.sessions,
-        octets: arguments.octets,
-        reconnect: arguments.reconnect,
+    match Arguments::parse_from(with_verb(std::env::args().collect())).what {
+        What::Part(part) => part.run(),
+        What::Run(options) => run(&options),
+        What::Smoke { lockgate } => smoke(&lockgate),
+        What::Picture { results, picture } => {
+            let drawn = picture::draw(&Report::read(&results)?);
+            std::fs::write(&picture, drawn).with_context(|| picture.display().to_string())
+        }
+        What::Table { results } => {
+            print!("{}", Report::read(&results)?.table());
+            Ok(())
+        }
+    }
+}
+
+/// `bench hold-100` is short for `bench run hold-100`.
+fn with_verb(mut words: Vec<String>) -> Vec<String> {
+    if words.get(1).is_some_and(|word| word.parse::<Wanted>().is_ok()) {
+        words.insert(1, "run".to_owned());
+    }
+    words
+}
+
+fn run(options: &Options) -> Result<()> {
+    let bench = Bench {
+        binary: options.lockgate.clone(),
+        rounds: options.rounds,
+        seconds: options.seconds,
+        peers: options.peers.clone(),
+        held: options.held,
+        folder: scenario::folder()?,
     };
-    let (sink, taken) = load::sink().context("no port for the sink")?;
-    let lockgate = Lockgate::start(&arguments.lockgate, sink)?;
-    if matches!(arguments.scenario, Scenario::Hold) {
-        lockgate.run(&["hold", "outbound", "--reason", "bench"])?;
+    let peers: Vec<Peer> =
+        Peer::all().iter().copied().filter(|peer| peer.installed().is_ok()).collect();
+    let machine = Machine::look(bench.folder.path(), &options.lockgate, &peers)?;
+    let mut report = match &options.json {
+        Some(path) if path.exists() => Report::read(path)?,
+        _ => Report::default(),
+    };
+    report.machine = serde_json::to_value(&machine)?;
+    METHOD.clone_into(&mut report.method);
+    for wanted in &options.scenarios {
+        let names = match wanted {
+            Wanted::All => Name::value_variants(),
+            Wanted::One(name) => std::slice::from_ref(name),
+        };
+        for &name in names {
+            let scenario = bench.run(name).with_context(|| format!("{name:?}"))?;
+            scenario.print();
+            report.put(scenario);
+            if let Some(path) = &options.json {
+                report.write(path)?;
+            }
+        }
     }
-    println!("{:?}: {load:?}", arguments.scenario);
-    println!(
-        "{:<9} {:>10} {:>9} {:>9} {:>11}",
-        "path", "messages/s", "p50 us", "p99 us", "CPU us/msg"
-    );
-    for _ in 0..arguments.rounds {
-        let direct = load::send(sink, load).context("straight to the sink")?;
-        line("direct", &direct, None);
-        let before = lockgate.cpu()?;
-        let through = load::send(lockgate.address, load).context("through lockgate")?;
-        let cpu = lockgate.cpu()?.saturating_sub(before);
-        line("lockgate", &through, Some(cpu));
-        println!(
-            "{:<9} {:>10.2}",
-            "ratio",
-            direct.elapsed.as_secs_f64() / through.elapsed.as_secs_f64()
-        );
-    }
-    println!("the sink took {} messages", taken.load(Ordering::Relaxed));
     Ok(())
 }
 
-fn line(path: &str, measured: &Measured, cpu: Option<Duration>) {
-    let count = measured.latencies.len();
-    let cpu = cpu.map_or_else(
-        || "-".to_owned(),
-        |cpu| format!("{:.1}", cpu.as_secs_f64() * 1e6 / count.max(1) as f64),
-    );
-    println!(
-        "{path:<9} {:>10.0} {:>9} {:>9} {cpu:>11}",
-        count as f64 / measured.elapsed.as_secs_f64(),
-        measured.percentile(0.5).as_micros(),
-        measured.percentile(0.99).as_micros(),
-    );
-}
-
-/// A real lockgate in its own folder.
-struct Lockgate {
-    binary: PathBuf,
-    folder: PathBuf,
-    address: SocketAddr,
-    process: Child,
-}
-
-impl Lockgate {
-    fn start(binary: &Path, sink: SocketAddr) -> Result<Self> {
-        if !binary.exists() {
-            bail!("{} is missing: `cargo build --release` makes it", binary.display());
-        }
-        let folder = std::env::temp_dir().join(format!("lockgate-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        let address = free_address()?;
-        let data = folder.join("data");
-        let config = format!(
-            "data = {data:?}\n[log]\nlevel = \"warn\"\n[metrics]\nlisten = \"\"\n\
-             [[gate]]\nname = \"outbound\"\nlisten = \"{address}\"\n\
-             [[gate.member]]\nname = \"sink\"\naddress = \"{sink}\"\n"
-        );
-        let file = folder.join("lockgate.toml");
-        fs::write(&file, config)?;
-        let init = Command::new(binary).args(["init", "--config"]).arg(&file).output()?;
-        if !init.status.success() {
-            bail!("init: {}", String::from_utf8_lossy(&init.stderr));
-        }
-        let process = Command::new(binary)
-            .args(["serve", "--config"])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .spawn()?;
-        let lockgate = Self { binary: binary.to_owned(), folder, address, process };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(address).is_err() {
-            if Instant::now() > deadline {
-                bail!("lockgate does not listen on {address}");
-            }
-            thread::yield_now();
-        }
-        Ok(lockgate)
+/// Every kind of run once, small: it asserts that all messages arrive and figures come out.
+fn smoke(lockgate: &Path) -> Result<()> {
+    let bench = |peer| -> Result<Bench> {
+        Ok(Bench {
+            binary: lockgate.to_owned(),
+            rounds: 1,
+            seconds: 0.1,
+            peers: Some(vec![peer]),
+            held: Some(2_000),
+            folder: scenario::folder()?,
+        })
+    };
+    let (pass, hold) = (bench(Peer::HaProxy)?, bench(Peer::GroupCommitAppend)?);
+    for (bench, name) in [
+        (&pass, Name::PassMany),
+        (&pass, Name::PassNew),
+        (&pass, Name::PassTls),
+        (&hold, Name::Hold10),
+        (&hold, Name::Replay),
+    ] {
+        let scenario = bench.run(name).with_context(|| format!("{name:?}"))?;
+        let measured = scenario.spread("lockgate", |run| run.per_second);
+        ensure!(measured.is_some_and(|spread| spread.min > 0.0), "{name:?}: nothing was measured");
+        println!("{}: works", scenario.name);
     }
-
-    fn run(&self, arguments: &[&str]) -> Result<()> {
-        let output = Command::new(&self.binary)
-            .arg("--data")
-            .arg(self.folder.join("data"))
-            .args(arguments)
-            .output()?;
-        if !output.status.success() {
-            bail!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
-    }
-
-    /// CPU time so far, user and system (fields 14 and 15 of /proc/PID/stat, in ticks of 10 ms).
-    fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let fields = stat.rsplit_once(')').context("/proc/PID/stat")?.1;
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().unwrap_or(0))
-            .sum();
-        Ok(Duration::from_millis(ticks * 10))
-    }
-}
-
-impl Drop for Lockgate {
-    fn drop(&mut self) {
-        // It may have ended by itself; the folder is of this run alone.
-        self.process.kill().ok();
-        self.process.wait().ok();
-        fs::remove_dir_all(&self.folder).ok();
-    }
-}
-
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+    Ok(())
 }
