@@ -69,6 +69,8 @@ pub(crate) struct Component {
     account: Account,
     folder: Option<TempDir>,
     placement: Placement,
+    /// All of it has ended.
+    ended: bool,
 }
 
 impl Component {
@@ -111,6 +113,7 @@ impl Component {
             account,
             folder: None,
             placement,
+            ended: false,
         })
     }
 
@@ -267,6 +270,7 @@ impl Component {
         }
         let closed = within(KILL, || Ok(self.account.close().is_ok().then_some(())))?;
         ensure!(closed.is_some(), "its cgroup cannot be removed");
+        self.ended = true;
         Ok(())
     }
 
@@ -289,6 +293,9 @@ impl Component {
 impl Drop for Component {
     fn drop(&mut self) {
         self.input = None;
+        if self.ended {
+            return;
+        }
         if let Err(error) = self.end() {
             eprintln!("{}: cannot be ended: {error:#}", self.name);
         }

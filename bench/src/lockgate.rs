@@ -105,9 +105,17 @@ impl Settings {
         let mut component = Component::spawn("lockgate", &command, self.placement)?;
         component = component.at(listen).keeping(folder);
         component.wait_until_open(START)?;
-        let lockgate = Lockgate { binary, data: path.join("data"), component };
+        let lockgate = Lockgate { binary, folder: path, component };
         // Answered by a control that has met its data plane; the listener may be there first.
-        within(START, || Ok(lockgate.run(&["gates"]).ok()))?.context("control does not answer")?;
+        let mut answer = String::new();
+        let met = within(START, || match lockgate.run(&["gates"]) {
+            Ok(_) => Ok(Some(())),
+            Err(error) => {
+                answer = format!("{error:#}");
+                Ok(None)
+            }
+        })?;
+        met.with_context(|| format!("control does not answer: {answer}"))?;
         if self.role == Role::Hold {
             lockgate.run(&["hold", GATE, "--reason", "bench"])?;
         }
@@ -146,7 +154,7 @@ impl Settings {
 #[derive(Debug)]
 pub(crate) struct Lockgate {
     binary: PathBuf,
-    data: PathBuf,
+    folder: PathBuf,
     component: Component,
 }
 
@@ -163,7 +171,7 @@ impl Lockgate {
 
     /// Ends it and starts it again with all that it has; says how long it took until it greeted.
     pub(crate) fn restart(self, limit: Duration) -> Result<(Self, Duration)> {
-        let Self { binary, data, component } = self;
+        let Self { binary, folder: path, component } = self;
         let address = component.address()?;
         let placement = component.placement();
         let folder = component.end_and_keep_folder()?.context("it has a folder")?;
@@ -176,12 +184,12 @@ impl Lockgate {
         component.wait_until_open(limit)?;
         // The kernel accepts before anybody serves.
         Talk::open(address)?.expect("220")?;
-        Ok((Self { binary, data, component }, began.elapsed()))
+        Ok((Self { binary, folder: path, component }, began.elapsed()))
     }
 
     /// Its state folder.
-    pub(crate) fn data(&self) -> &Path {
-        &self.data
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     /// Runs one of its commands, which must say yes (exit code 0), and gives what it says.
@@ -196,7 +204,9 @@ impl Lockgate {
     /// one here too.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<(i32, String)> {
         let mut command = Command::new(&self.binary);
-        let output = command.arg("--data").arg(&self.data).args(arguments).output()?;
+        // From within its folder: the address of a socket takes no long path.
+        command.current_dir(&self.folder).args(["--data", "data"]).args(arguments);
+        let output = command.output()?;
         let code = output.status.code().context("ended by a signal")?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(code != 1, "{arguments:?}: {errors}");

@@ -235,9 +235,9 @@ fn from_client(error: &ClientError) -> Response {
         other => other.to_string(),
     };
     let status = match error {
-        ClientError::Absent { .. } | ClientError::Forbidden { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ClientError::Absent { .. }
+        | ClientError::Forbidden { .. }
+        | ClientError::TooLong { .. } => StatusCode::SERVICE_UNAVAILABLE,
         ClientError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };

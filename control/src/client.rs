@@ -58,6 +58,18 @@ pub enum ClientError {
         /// What the system said.
         source: io::Error,
     },
+    /// The path does not fit into the address of a socket.
+    #[error(
+        "{} is too long for the address of a socket: name it by a shorter path (from within its \
+         folder: --data .)",
+        socket.display()
+    )]
+    TooLong {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Too long for an answer.
     #[error("{} gave no answer within {} s; nothing is known about the request", socket.display(), after.as_secs())]
     Late {
@@ -129,6 +141,7 @@ fn connect_error(socket: &Path, source: io::Error) -> ClientError {
     let socket = socket.to_owned();
     match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket, source },
+        io::ErrorKind::InvalidInput => ClientError::TooLong { socket, source },
         _ => ClientError::Absent { socket, source },
     }
 }
@@ -370,6 +383,15 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         let error = Client::new(socket).get::<u32>("/v1/status", DEADLINE).await.unwrap_err();
         assert!(matches!(error, ClientError::Absent { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_path_too_long_for_a_socket_is_named_with_the_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let client = Client::new(folder.path().join("f".repeat(200)).join("lockgate.sock"));
+        let error = client.get::<u32>("/v1/status", DEADLINE).await.unwrap_err();
+        assert!(matches!(error, ClientError::TooLong { .. }), "{error:?}");
+        assert!(error.to_string().contains("--data ."), "{error}");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tests::client::{Client, Lost, Style};
 use tests::lockgate::{Gate, Lockgate, Member, Settings};
 use tests::mail::{self, Kind, Mail};
-use tests::sink::{Rule, Sink, Stage};
+use tests::sink::{Action, Rule, Sink, Stage};
 use tests::tls::{self, Authority};
 use tests::wait::{self, LONG};
 
@@ -142,6 +142,28 @@ fn require_and_verify_never_go_on_in_clear() {
         let mail = |line: &String| line.starts_with("MAIL");
         assert!(!sink.sessions().iter().any(|session| session.lines.iter().any(mail)));
     }
+}
+
+/// Goal: under TLS too, a reply that came before the last octet is no acceptance of the message.
+#[test]
+fn a_250_before_the_final_dot_is_not_believed_under_tls() {
+    let authority = Authority::new();
+    let sink = Sink::start("sink.test");
+    sink.offer_tls(authority.issue(&["sink.test"]).server());
+    let lockgate = before_member(&sink, "require", &[]);
+    // The first fills the pool, where what the server says after a handshake has been read.
+    let mut client = Client::open(lockgate.outbound());
+    client.deliver(&Mail::short("w", 1));
+    sink.script(Rule::at(Stage::Middle, Action::Reply(vec!["250 2.0.0 eager".into()])));
+    sink.script(Rule::at(Stage::End, Action::Silence));
+    for line in ["MAIL FROM:<a@client.test>", "RCPT TO:<b@x.test>"] {
+        assert_eq!(client.command(line).code, 250);
+    }
+    assert_eq!(client.command("DATA").code, 354);
+    client.send(&Mail::new("w", 2, Kind::Attachment(1 << 20)).data).unwrap();
+    sink.wait_for_out_of_turn(1);
+    client.send(b".\r\n").unwrap();
+    assert_eq!(client.expect_reply().code, 451);
 }
 
 /// A server that offers STARTTLS and then refuses it is not spoken to in clear either.

@@ -19,9 +19,16 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// An empty buffer with room for [`LARGE`] octets.
-    #[must_use]
-    pub fn take(&self) -> BytesMut {
+    /// Gives an empty buffer room for [`LARGE`] octets: its own, if it is large already, else another
+    /// takes its place.
+    pub fn enlarge(&self, buffer: &mut BytesMut) {
+        // What was consumed at its front is room again, if nobody else looks at it.
+        if !buffer.try_reclaim(LARGE) {
+            *buffer = self.take();
+        }
+    }
+
+    fn take(&self) -> BytesMut {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
         kept.unwrap_or_else(|| BytesMut::with_capacity(LARGE))
     }
@@ -29,7 +36,6 @@ impl Buffers {
     /// Takes a buffer back; one that is not large is freed.
     pub fn give(&self, mut buffer: BytesMut) {
         buffer.clear();
-        // What was consumed at its front is room again, if nobody else looks at it.
         if buffer.try_reclaim(LARGE) {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() < KEPT_MAX {
@@ -55,6 +61,21 @@ mod tests {
         buffers.give(buffer);
         let again = buffers.take();
         assert_eq!((again.as_ptr(), again.len(), again.capacity()), (place, 0, LARGE));
+    }
+
+    #[test]
+    fn a_large_buffer_that_was_consumed_is_enlarged_to_itself_and_a_small_one_to_another() {
+        let buffers = Buffers::default();
+        let mut buffer = BytesMut::with_capacity(100);
+        buffers.enlarge(&mut buffer);
+        assert_eq!((buffer.len(), buffer.capacity()), (0, LARGE));
+        let place = buffer.as_ptr();
+        for octets in [LARGE, LARGE / 3, 1] {
+            buffer.extend_from_slice(&vec![1; octets]);
+            buffer.advance(octets);
+            buffers.enlarge(&mut buffer);
+            assert_eq!((buffer.as_ptr(), buffer.capacity()), (place, LARGE));
+        }
     }
 
     #[test]

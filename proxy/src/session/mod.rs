@@ -421,8 +421,8 @@ impl Session {
         let mut want = DATA_FIRST;
         let scan = loop {
             if self.input.is_empty() {
-                if want == buffers::LARGE && self.input.capacity() < want {
-                    self.input = self.service.buffers.take();
+                if want == buffers::LARGE {
+                    self.service.buffers.enlarge(&mut self.input);
                 }
                 let read = tokio::select! {
                     biased;
