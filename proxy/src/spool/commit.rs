@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use disk::Guard;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::ahead::Ahead;
+use super::answers::{Acknowledged, Answers, Held, Marked, Waiter};
 use super::books::Books;
 use super::format::{self, Beginning, FrameHeader, Kind};
 use super::index::{Entry, Place, Spot};
@@ -49,8 +50,6 @@ const AHEAD_FROM: u64 = 256 << 10;
 /// Distinct reply texts remembered for sharing.
 const TEXTS_MAX: usize = 4096;
 
-type Answer<T, E> = oneshot::Sender<Result<T, E>>;
-
 /// What the committer is asked to do.
 pub(super) enum Job {
     /// A message in one piece.
@@ -58,7 +57,7 @@ pub(super) enum Job {
         beginning: Beginning,
         data: Vec<u8>,
         message_id: Option<String>,
-        answer: Answer<SpoolId, HoldError>,
+        answer: Waiter<Held>,
         permit: OwnedSemaphorePermit,
     },
     /// A message in parts begins.
@@ -72,15 +71,15 @@ pub(super) enum Job {
         octets: u64,
         data: Vec<u8>,
         message_id: Option<String>,
-        answer: Answer<SpoolId, HoldError>,
+        answer: Waiter<Held>,
         permit: OwnedSemaphorePermit,
     },
     /// It will not be finished.
     Abort { id: TransactionId },
     /// Marks for one message.
-    Mark { id: SpoolId, marks: Vec<(u32, Mark)>, answer: Answer<(), MarkError> },
+    Mark { id: SpoolId, marks: Vec<(u32, Mark)>, answer: Waiter<Marked> },
     /// An operator has seen all damage.
-    Acknowledge { answer: Answer<usize, MarkError> },
+    Acknowledge { answer: Waiter<Acknowledged> },
     /// Nothing comes after this.
     Close,
 }
@@ -112,14 +111,14 @@ struct Promise {
     id: TransactionId,
     gate: u16,
     entry: Entry,
-    answer: Answer<SpoolId, HoldError>,
+    answer: Waiter<Held>,
 }
 
 /// Marks that the batch will write for one message.
 struct Marking {
     id: SpoolId,
     states: Vec<(u32, PathState)>,
-    answer: Answer<(), MarkError>,
+    answer: Waiter<Marked>,
 }
 
 /// One batch, gathered and not yet on disk.
@@ -131,9 +130,10 @@ struct Batch {
     markings: BTreeMap<u32, (marks::Batch, Vec<Marking>)>,
     /// States of messages as the marks of this batch leave them.
     marked: HashMap<SpoolId, Paths>,
-    acknowledgements: Vec<Answer<usize, MarkError>>,
+    acknowledgements: Vec<Waiter<Acknowledged>>,
     /// No segment could be made; not tried again in this batch.
     broken: Option<HoldError>,
+    answers: Answers,
     /// Given back when the batch is on disk: the bound of the queue.
     permits: Vec<OwnedSemaphorePermit>,
     close: bool,
@@ -192,26 +192,23 @@ impl Committer {
 
     /// Drives the machine until it is closed or every caller is gone.
     pub(super) fn run(&mut self, arriving: &mut mpsc::UnboundedReceiver<Job>) {
-        let wait = Duration::from_millis(u64::from(self.shared.config.commit_wait_ms));
         let mut closed = false;
         while !closed {
             let Some(first) = arriving.blocking_recv() else {
                 break;
             };
-            if !wait.is_zero() {
+            let mut bytes = first.bytes();
+            let mut jobs = vec![first];
+            gather_into(&mut jobs, &mut bytes, arriving);
+            let wait = self.wait(jobs.len());
+            if !wait.is_zero() && bytes < BATCH_BYTES {
                 #[allow(
                     clippy::disallowed_methods,
                     reason = "bounded; what arrives meanwhile shares the sync, and that is all \
                               this thread is for"
                 )]
                 std::thread::sleep(wait);
-            }
-            let mut bytes = first.bytes();
-            let mut jobs = vec![first];
-            while bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
-                let Ok(job) = arriving.try_recv() else { break };
-                bytes += job.bytes();
-                jobs.push(job);
+                gather_into(&mut jobs, &mut bytes, arriving);
             }
             closed = self.step(jobs);
         }
@@ -221,6 +218,17 @@ impl Committer {
         self.close_active();
         self.ahead.end();
         self.remove_emptied();
+    }
+
+    /// How long a batch waits for others, with so many jobs there already.
+    fn wait(&self, jobs: usize) -> Duration {
+        let config = &self.shared.config;
+        let always = Duration::from_millis(u64::from(config.commit_wait_ms));
+        if self.shared.company.is_worth_a_wait(jobs) {
+            always.max(Duration::from_micros(u64::from(config.gather_us)))
+        } else {
+            always
+        }
     }
 
     /// One batch; a panic in it poisons the segment and goes no further. True when closed.
@@ -243,14 +251,16 @@ impl Committer {
         let changed = !batch.promises.is_empty()
             || !batch.markings.is_empty()
             || !batch.acknowledgements.is_empty();
-        self.write_frames(std::mem::take(&mut batch.promises));
+        self.write_frames(std::mem::take(&mut batch.promises), &mut batch.answers);
+        // Nobody waits for what others asked for.
+        batch.answers.tell();
         for (segment, (marks, markings)) in std::mem::take(&mut batch.markings) {
-            self.write_marks(segment, marks, markings);
+            self.write_marks(segment, marks, markings, &mut batch.answers);
         }
-        for answer in std::mem::take(&mut batch.acknowledgements) {
-            // Nobody waits any more: that is theirs to know.
-            drop(answer.send(self.acknowledge()));
+        for waiter in std::mem::take(&mut batch.acknowledgements) {
+            batch.answers.acknowledged(waiter, self.acknowledge());
         }
+        batch.answers.tell();
         drop(batch);
         if close {
             self.close_active();
@@ -351,12 +361,12 @@ impl Committer {
         beginning: &Beginning,
         data: &[u8],
         message_id: Option<&str>,
-        answer: Answer<SpoolId, HoldError>,
+        answer: Waiter<Held>,
         batch: &mut Batch,
     ) {
         let id = beginning.id;
         if self.is_known(id, batch) {
-            return refuse(answer, HoldError::DuplicateId(id));
+            return batch.answers.held(answer, Err(HoldError::DuplicateId(id)));
         }
         let octets = data.len() as u64;
         let header = FrameHeader { octets, ..begin_header(beginning, Kind::Whole) };
@@ -381,7 +391,7 @@ impl Committer {
                 };
                 batch.promises.push(Promise { id, gate: beginning.gate, entry, answer });
             }
-            Err(error) => refuse(answer, error),
+            Err(error) => batch.answers.held(answer, Err(error)),
         }
     }
 
@@ -466,16 +476,16 @@ impl Committer {
         &mut self,
         id: TransactionId,
         octets: u64,
-        answer: Answer<SpoolId, HoldError>,
+        answer: Waiter<Held>,
         batch: &mut Batch,
     ) {
         let Some(receiving) = self.receiving.get(&id.as_u64()) else {
-            return refuse(answer, HoldError::DuplicateId(id));
+            return batch.answers.held(answer, Err(HoldError::DuplicateId(id)));
         };
         if let Some(error) = &receiving.failed {
             let error = error.clone();
             self.forget(id);
-            return refuse(answer, error);
+            return batch.answers.held(answer, Err(error));
         }
         let entry = Entry {
             size: octets,
@@ -499,7 +509,7 @@ impl Committer {
     }
 
     /// Writes what was gathered, syncs if anything is promised, and answers.
-    fn write_frames(&mut self, promises: Vec<Promise>) {
+    fn write_frames(&mut self, promises: Vec<Promise>, answers: &mut Answers) {
         if self.buffer.is_empty() {
             return;
         }
@@ -527,19 +537,19 @@ impl Committer {
         match done {
             Ok(()) => {
                 self.active = Some(active);
-                self.keep_promises(promises);
+                self.keep_promises(promises, answers);
             }
             Err(error) => {
                 self.poison(active.number, &error);
                 for promise in promises {
                     self.forget(promise.id);
-                    refuse(promise.answer, error.clone());
+                    answers.held(promise.answer, Err(error.clone()));
                 }
             }
         }
     }
 
-    fn keep_promises(&mut self, promises: Vec<Promise>) {
+    fn keep_promises(&mut self, promises: Vec<Promise>, answers: &mut Answers) {
         let mut kept = Vec::with_capacity(promises.len());
         {
             let mut index = self.shared.index();
@@ -551,8 +561,7 @@ impl Committer {
         for (id, answer) in kept {
             // In the index first: its segments are never seen empty.
             self.forget(id);
-            // A session that is gone had its reply lost.
-            drop(answer.send(Ok(SpoolId::promised(id))));
+            answers.held(answer, Ok(SpoolId::promised(id)));
         }
     }
 
@@ -608,7 +617,7 @@ impl Committer {
         &mut self,
         id: SpoolId,
         marks: Vec<(u32, Mark)>,
-        answer: Answer<(), MarkError>,
+        answer: Waiter<Marked>,
         batch: &mut Batch,
     ) {
         let found = self
@@ -617,22 +626,22 @@ impl Committer {
             .entry(id)
             .map(|(_, entry)| (entry.place.home(), entry.paths.clone()));
         let Some((home, paths)) = found else {
-            return drop(answer.send(Err(MarkError::NotHeld(id))));
+            return batch.answers.marked(answer, Err(MarkError::NotHeld(id)));
         };
         let paths = batch.marked.entry(id).or_insert(paths);
         if paths.all_done() {
             // The last path was discharged earlier in this batch.
-            return drop(answer.send(Err(MarkError::NotHeld(id))));
+            return batch.answers.marked(answer, Err(MarkError::NotHeld(id)));
         }
         if let Some((path, _)) = marks.iter().find(|(path, _)| *path as usize >= paths.count()) {
-            return drop(answer.send(Err(MarkError::NoSuchPath { id, path: *path })));
+            return batch.answers.marked(answer, Err(MarkError::NoSuchPath { id, path: *path }));
         }
         let undue = marks.iter().find(|(path, mark)| {
             *mark == Mark::Offered
                 && paths.state(*path as usize).is_none_or(|state| !state.is_due())
         });
         if let Some((path, _)) = undue {
-            return drop(answer.send(Err(MarkError::NotDue { id, path: *path })));
+            return batch.answers.marked(answer, Err(MarkError::NotDue { id, path: *path }));
         }
         let (book, markings) = batch.markings.entry(home).or_default();
         let mut states = Vec::with_capacity(marks.len());
@@ -651,7 +660,13 @@ impl Committer {
         markings.push(Marking { id, states, answer });
     }
 
-    fn write_marks(&mut self, segment: u32, marks: marks::Batch, markings: Vec<Marking>) {
+    fn write_marks(
+        &mut self,
+        segment: u32,
+        marks: marks::Batch,
+        markings: Vec<Marking>,
+        answers: &mut Answers,
+    ) {
         let written = if marks.is_empty() {
             Ok(0)
         } else {
@@ -660,15 +675,10 @@ impl Committer {
         match written {
             Ok(octets) => {
                 self.shared.space.wrote(octets);
-                {
-                    let mut index = self.shared.index();
-                    for marking in &markings {
-                        index.set(marking.id, marking.states.clone());
-                    }
-                }
-                for marking in markings {
-                    // Who asked may be gone; the mark stands.
-                    drop(marking.answer.send(Ok(())));
+                let mut index = self.shared.index();
+                for Marking { id, states, answer } in markings {
+                    index.set(id, states);
+                    answers.marked(answer, Ok(()));
                 }
             }
             Err((path, source)) => {
@@ -677,7 +687,7 @@ impl Committer {
                 for marking in markings {
                     let error =
                         MarkError::Write { path: path.clone(), source: Arc::clone(&source) };
-                    drop(marking.answer.send(Err(error)));
+                    answers.marked(marking.answer, Err(error));
                 }
             }
         }
@@ -738,6 +748,19 @@ impl Committer {
     }
 }
 
+/// Adds what has arrived, up to the size of a batch.
+fn gather_into(
+    jobs: &mut Vec<Job>,
+    bytes: &mut usize,
+    arriving: &mut mpsc::UnboundedReceiver<Job>,
+) {
+    while *bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
+        let Ok(job) = arriving.try_recv() else { break };
+        *bytes += job.bytes();
+        jobs.push(job);
+    }
+}
+
 fn begin_header(beginning: &Beginning, kind: Kind) -> FrameHeader {
     FrameHeader {
         lane: beginning.lane,
@@ -747,11 +770,6 @@ fn begin_header(beginning: &Beginning, kind: Kind) -> FrameHeader {
         paths: beginning.paths,
         ..FrameHeader::bare(kind)
     }
-}
-
-/// Answers no. A session that is gone does not need to hear it.
-fn refuse(answer: Answer<SpoolId, HoldError>, error: HoldError) {
-    drop(answer.send(Err(error)));
 }
 
 /// The same state with its text shared with equal ones: a million deferred messages have few

@@ -12,13 +12,15 @@
 //!
 //! Reading order: `mark` and `held` (what callers see), `format` and `marks` (bytes on disk),
 //! `seal`, `segment`, `read`, `index`, `space`, `writer`, `commit` (the only one that writes) with
-//! `books` and `ahead`, `recover` with `walk`.
+//! `books`, `ahead`, `answers` and `company`, `recover` with `walk`.
 //!
 //! Not here: replies, and when or in which order to try.
 
 mod ahead;
+mod answers;
 mod books;
 mod commit;
+mod company;
 mod error;
 mod format;
 mod held;
@@ -45,10 +47,13 @@ use std::thread::JoinHandle;
 use disk::Disk;
 use serde::Deserialize;
 use smtp::Envelope;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::id::TransactionId;
+use answers::Waiter;
 use commit::{Committer, Job};
+pub use company::Comer;
+use company::Company;
 pub use error::{Damage, HoldError, LoadError, MarkError, OpenError};
 pub use held::{Arrival, Count, DataReader, HeldMessage, Lane, Summary, Totals};
 pub use id::SpoolId;
@@ -82,6 +87,9 @@ pub struct Config {
     /// Longest wait of a message for others to share its sync. 0: commit at once; messages that
     /// arrive during a sync share the next.
     pub commit_wait_ms: u32,
+    /// While 16 messages or more are being received or tried: how long a commit waits for theirs, in
+    /// microseconds, so that one sync serves many (0 to 10000). Fewer never wait.
+    pub gather_us: u32,
     /// Free space below which new transactions get 452.
     pub free_bytes_min: u64,
     /// Size at which a segment is closed and the next one begun (1 MiB to 1 GiB). A segment
@@ -99,6 +107,7 @@ impl Default for Config {
         Self {
             directory: "spool".into(),
             commit_wait_ms: 0,
+            gather_us: 400,
             free_bytes_min: 1 << 30,
             segment_bytes: 64 << 20,
             prepared_segments: 1,
@@ -121,6 +130,9 @@ impl Config {
         if self.commit_wait_ms > 1000 {
             return Err(OpenError::Config("commit_wait_ms must be at most 1000"));
         }
+        if self.gather_us > 10_000 {
+            return Err(OpenError::Config("gather_us must be at most 10000"));
+        }
         Ok(())
     }
 }
@@ -133,6 +145,7 @@ struct Shared {
     index: Arc<Mutex<Index>>,
     readers: Arc<Readers>,
     space: Arc<Space>,
+    company: Company,
     changes: watch::Sender<u64>,
 }
 
@@ -213,6 +226,7 @@ impl Spool {
             gates: gates.into(),
             index: Arc::new(Mutex::new(recovered.index)),
             space,
+            company: Company::default(),
             changes: watch::Sender::new(0),
         });
         let mut committer =
@@ -259,11 +273,17 @@ impl Spool {
         Writer::new(self, reservation, format::Beginning::new(id, gate, lane, &envelope, &arrival))
     }
 
+    /// To be held by whoever is about to write marks, along with others: their syncs are shared.
+    #[must_use]
+    pub fn comer(&self) -> Comer {
+        self.shared.company.join()
+    }
+
     /// Writes marks for forward-paths (by index in the envelope) of one message; durable and in
     /// the index when it returns. Marks for a discharged forward-path change nothing. With the
     /// last forward-path done the message is gone.
     pub async fn mark(&self, id: SpoolId, marks: Vec<(u32, Mark)>) -> Result<(), MarkError> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Waiter::new();
         let job = Job::Mark { id, marks, answer };
         self.jobs.send(job).map_err(|_| MarkError::Closed)?;
         answered.await.unwrap_or(Err(MarkError::Failed))
@@ -345,7 +365,7 @@ impl Spool {
     /// deleted: a segment of which only damage is left is renamed out of the way. Returns how
     /// many were noted.
     pub async fn acknowledge_damage(&self) -> Result<usize, MarkError> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Waiter::new();
         self.jobs.send(Job::Acknowledge { answer }).map_err(|_| MarkError::Closed)?;
         answered.await.unwrap_or(Err(MarkError::Failed))
     }

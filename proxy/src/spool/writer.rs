@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::answers::Waiter;
 use super::commit::Job;
+use super::company::Comer;
 use super::format::Beginning;
 use super::space::{MARKS_PER_PATH, Reservation};
 use super::{FRAME_BYTES, HoldError, QUEUE_KIB, Spool, SpoolId};
@@ -25,6 +27,7 @@ pub struct Writer {
     queue: Arc<Semaphore>,
     // Held until the message is on disk or forgotten.
     _reservation: Reservation,
+    _comer: Comer,
     id: TransactionId,
     // Taken by the first frame.
     beginning: Option<Beginning>,
@@ -47,6 +50,7 @@ impl Writer {
             jobs: spool.jobs.clone(),
             queue: Arc::clone(&spool.queue),
             _reservation: reservation,
+            _comer: spool.comer(),
             id: beginning.id,
             beginning: Some(beginning),
             buffer: Vec::new(),
@@ -111,7 +115,7 @@ impl Writer {
         let permit = self.permit(self.buffer.len()).await?;
         let data = std::mem::take(&mut self.buffer);
         let message_id = message_id.map(str::to_owned);
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Waiter::new();
         let job = match self.beginning.take() {
             Some(beginning) => Job::Whole { beginning, data, message_id, answer, permit },
             None => Job::End {
