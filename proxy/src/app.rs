@@ -161,7 +161,7 @@ pub struct Proxy {
     housekeeping: TaskTracker,
     stop_housekeeping: CancellationToken,
     admin: Admin,
-    workers: Workers,
+    workers: Vec<Workers>,
 }
 
 struct RunningGate {
@@ -280,7 +280,9 @@ impl Proxy {
         let (core, config) =
             tokio::task::spawn_blocking(move || Core::open(&config).map(|core| (core, config)))
                 .await??;
-        let workers = Workers::start(config.session.workers).map_err(AppError::Workers)?;
+        let workers =
+            Workers::start("worker", config.session.workers).map_err(AppError::Workers)?;
+        let replaying = Workers::start("replay", 1).map_err(AppError::Workers)?;
         let metrics = Metrics::new();
         let mut built = Vec::new();
         let mut doors = Vec::new();
@@ -305,10 +307,14 @@ impl Proxy {
         let stop_housekeeping = CancellationToken::new();
         let gates = built
             .into_iter()
-            .map(|gate| gate.spawn(workers.handles(), &housekeeping, &stop_housekeeping))
+            .map(|gate| {
+                let replay = &replaying.handles()[0];
+                gate.spawn(workers.handles(), replay, &housekeeping, &stop_housekeeping)
+            })
             .collect();
         tracing::info!(data = %config.data.display(), "serving");
         let spool = core.spool;
+        let workers = vec![workers, replaying];
         Ok(Self { config, spool, gates, housekeeping, stop_housekeeping, admin, workers })
     }
 
@@ -345,7 +351,8 @@ impl Proxy {
             tracing::error!(%error, "the spool was not closed cleanly");
         }
         self.admin.stop().await;
-        if let Err(error) = tokio::task::spawn_blocking(move || self.workers.end()).await {
+        let end = move || self.workers.into_iter().for_each(Workers::end);
+        if let Err(error) = tokio::task::spawn_blocking(end).await {
             tracing::error!(%error, "the workers did not end");
         }
         tracing::info!("stopped");
@@ -626,6 +633,7 @@ impl BuiltGate {
     fn spawn(
         self,
         workers: &[Handle],
+        replay: &Handle,
         housekeeping: &TaskTracker,
         stop_housekeeping: &CancellationToken,
     ) -> RunningGate {
@@ -639,7 +647,7 @@ impl BuiltGate {
             relay: self.relay,
             returns: self.returns,
             accepting: self.listener.spawn(workers, &sessions, &stop),
-            replaying: tokio::spawn(self.replayer.run(stop_replay.clone())),
+            replaying: replay.spawn(self.replayer.run(stop_replay.clone())),
             sessions,
             stop,
             stop_replay,

@@ -1,5 +1,5 @@
-//! The threads that serve clients: a runtime each, so that a session, its timers and its connections
-//! to next hops never change threads.
+//! Threads with a runtime each, so that a session or an attempt, its timers and its connections to next
+//! hops never change threads.
 //!
 //! Measured against one runtime over all threads it costs a fifth less per message: no queue is
 //! shared and no task wakes another thread.
@@ -7,8 +7,8 @@
 //! Invariants
 //! - A worker ends only after everything that was spawned on it was told to end (`app` sees to it).
 //!
-//! Not here: what runs on them (`listener`, `session`); replay, admin and housekeeping run on the
-//! runtime of the process.
+//! Not here: what runs on them (`listener` and `session` on some, `replay` on one of its own); admin and
+//! housekeeping run on the runtime of the process.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -29,11 +29,11 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` of them.
+    /// Starts `count` of them, named after what they do.
     ///
     /// # Errors
     /// When the system has no thread or no file descriptor left.
-    pub fn start(count: usize) -> io::Result<Self> {
+    pub fn start(name: &str, count: usize) -> io::Result<Self> {
         let mut workers =
             Self { handles: Vec::new(), stop: CancellationToken::new(), threads: Vec::new() };
         for index in 0..count {
@@ -41,7 +41,7 @@ impl Workers {
             workers.handles.push(runtime.handle().clone());
             let stop = workers.stop.clone();
             let thread =
-                thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
                     runtime.block_on(stop.cancelled());
                     runtime.shutdown_timeout(END);
                 })?;

@@ -464,6 +464,12 @@ impl Gate {
         lock(&self.cell().inner).orders.clone()
     }
 
+    /// Does any of its orders satisfy this?
+    #[must_use]
+    pub fn any_order(&self, is: impl Fn(&Order) -> bool) -> bool {
+        lock(&self.cell().inner).orders.iter().any(is)
+    }
+
     /// The epoch now.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

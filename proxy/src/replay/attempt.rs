@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use smtp::{
     Envelope, Extension, Extensions, Owed, Parameter, Recipient, Reply, Sender, Xforward,
     XforwardSource,
@@ -21,13 +22,13 @@ use super::queue::Source;
 use super::schedule::Schedule;
 use crate::clock::unix_ms;
 use crate::gate::Permit;
-use crate::metrics::GateMetrics;
 use crate::outcome::Outcome;
 use crate::relay::{FinishError, LinkError, Relay, Stage, Taken, Waits};
 use crate::spool::{
     Arrival, DataReader, Done, HeldMessage, Kept, Lane, LoadError, Mark, Need, PathState, Spool,
     SpoolId,
 };
+use crate::transaction::Corridor;
 use crate::transaction::record::{self, Record};
 
 /// Pause before a message that could not be read is read again.
@@ -35,15 +36,14 @@ const READ_PAUSE_MS: u64 = 30_000;
 
 /// What an attempt needs besides the message.
 pub(super) struct Context {
-    pub(super) spool: Spool,
+    /// Of the gate.
+    pub(super) corridor: Arc<Corridor>,
+    /// The way it goes: the gate's own, or that of reports.
     pub(super) relay: Arc<Relay>,
     pub(super) member: usize,
-    pub(super) metrics: Arc<GateMetrics>,
     pub(super) schedule: Schedule,
     /// Running time with release open since the message was deferred: what its lifetime counts.
     pub(super) open_passed: Duration,
-    pub(super) gate: String,
-    pub(super) member_name: String,
 }
 
 /// What the pace should make of an attempt.
@@ -101,8 +101,14 @@ struct Path {
     outcome: Option<PathOutcome>,
 }
 
-/// Tries the forward-paths of one message that are due.
-pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: SpoolId) -> Ended {
+/// Tries the forward-paths of one message that are due; `loaded` is the message, where it was read
+/// before its turn.
+pub(super) async fn attempt(
+    context: &Context,
+    permit: Option<&Permit>,
+    id: SpoolId,
+    loaded: Option<Loaded>,
+) -> Ended {
     let began = Instant::now();
     let mut ended = Ended {
         id,
@@ -118,11 +124,17 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
         unwritten: Vec::new(),
         due_unix_ms: None,
     };
-    let mut message = match load(&context.spool, id).await {
+    let gate = context.corridor.gate.name();
+    let spool = &context.corridor.spool;
+    let loaded = match loaded {
+        Some(loaded) => loaded.as_it_stands(spool),
+        None => load(spool, id).await,
+    };
+    let mut message = match loaded {
         Ok(message) => message,
         Err(LoadError::NotHeld(_)) => return ended,
         Err(error) => {
-            tracing::error!(%id, gate = context.gate, %error, "replay: the message cannot be read; it is kept and named");
+            tracing::error!(%id, gate, %error, "replay: the message cannot be read; it is kept and named");
             // What is damaged is set aside and no longer held; else the disk may answer again later.
             if !matches!(error, LoadError::Damaged(_)) {
                 ended.unreadable = true;
@@ -131,6 +143,7 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
             return ended;
         }
     };
+    let _comer = spool.comer();
     let mut paths = due_paths(&message.held);
     let Some(envelope) = narrowed(&message.held.envelope, &paths) else {
         return ended;
@@ -185,14 +198,17 @@ pub(super) async fn attempt(context: &Context, permit: Option<&Permit>, id: Spoo
     let last = delivery.reply.take();
     let lost = delivery.link.take();
     conclude(context, &mut ended, paths, lost.as_ref()).await;
-    context.metrics.replayed(ended.outcome);
+    context.corridor.metrics.replayed(ended.outcome);
+    if !Record::wanted() {
+        return ended;
+    }
     let (from, to) = record::paths_of(&envelope);
     Record {
         id: id.transaction(),
         what: if message.held.lane == Lane::Dsn { "dsn" } else { "replay" },
-        gate: &context.gate,
+        gate,
         mode: "replay",
-        member: Some(&context.member_name),
+        member: Some(&context.relay.next_hop(context.member).member),
         client: Some(message.held.arrival.client),
         from,
         to,
@@ -296,9 +312,9 @@ async fn conclude(
     if marks.is_empty() {
         return;
     }
-    if let Err(error) = context.spool.mark(ended.id, marks.clone()).await {
+    if let Err(error) = context.corridor.spool.mark(ended.id, marks.clone()).await {
         // What was offered is known here, and only here: after a restart it is uncertain.
-        tracing::error!(id = %ended.id, gate = context.gate, %error, "replay: the outcome could not be written; it will be tried again");
+        tracing::error!(id = %ended.id, gate = context.corridor.gate.name(), %error, "replay: the outcome could not be written; it will be tried again");
         ended.unwritten = marks;
         ended.feedback = Feedback::PushedBack;
     }
@@ -327,11 +343,11 @@ impl Context {
 }
 
 /// A message with the first piece of its mail data.
-struct Loaded {
+pub(super) struct Loaded {
     held: Facts,
     /// None while a blocking task reads.
     reader: Option<DataReader>,
-    ahead: Vec<u8>,
+    ahead: Bytes,
     /// Everything was read.
     whole: bool,
 }
@@ -347,17 +363,39 @@ struct Facts {
     paths: Vec<PathState>,
 }
 
-async fn load(spool: &Spool, id: SpoolId) -> Result<Loaded, LoadError> {
-    let spool = spool.clone();
-    let loaded = tokio::task::spawn_blocking(move || {
+impl Loaded {
+    /// Reads it. Blocking.
+    pub(super) fn read(spool: &Spool, id: SpoolId) -> Result<Self, LoadError> {
         let HeldMessage { id, lane, envelope, arrival, message_id, size, paths, mut data, .. } =
             spool.load(&id)?;
         let ahead = data.next()?.unwrap_or_default();
         let whole = ahead.len() as u64 >= size;
         let held = Facts { id, lane, envelope, arrival, message_id, size, paths };
-        Ok(Loaded { held, reader: Some(data), ahead, whole })
-    })
-    .await;
+        Ok(Self { held, reader: Some(data), ahead, whole })
+    }
+
+    /// Which message it is.
+    pub(super) const fn id(&self) -> SpoolId {
+        self.held.id
+    }
+
+    /// Octets of mail data that were read.
+    pub(super) const fn octets(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// The same, with what became of its forward-paths since it was read.
+    fn as_it_stands(mut self, spool: &Spool) -> Result<Self, LoadError> {
+        let id = self.held.id;
+        let summary = spool.summary(id).ok_or(LoadError::NotHeld(id))?;
+        self.held.paths = summary.paths.iter().cloned().collect();
+        Ok(self)
+    }
+}
+
+async fn load(spool: &Spool, id: SpoolId) -> Result<Loaded, LoadError> {
+    let spool = spool.clone();
+    let loaded = tokio::task::spawn_blocking(move || Loaded::read(&spool, id)).await;
     loaded.unwrap_or(Err(LoadError::NotHeld(id)))
 }
 
@@ -422,7 +460,7 @@ impl Delivery<'_> {
 
     async fn run(&mut self, taken: &mut Taken) -> bool {
         match self.talk(taken).await {
-            Ok(()) => true,
+            Ok(usable) => usable,
             Err(error) => {
                 self.feedback = Feedback::PushedBack;
                 self.link = Some(error);
@@ -431,30 +469,55 @@ impl Delivery<'_> {
         }
     }
 
-    async fn talk(&mut self, taken: &mut Taken) -> Result<(), LinkError> {
+    /// One transaction. True: the connection may serve again.
+    async fn talk(&mut self, taken: &mut Taken) -> Result<bool, LinkError> {
         let offered = *taken.connection.extensions();
         let sender = match fitted(&self.envelope.sender, &offered, self.message.held.size) {
             Ok(sender) => sender,
             Err(need) => {
                 self.all(|| PathOutcome::Blocked(need));
-                return Ok(());
+                return Ok(true);
             }
         };
         let waits = self.context.relay.waits();
-        if !self.envelope_accepted(taken, &sender, &offered, waits).await? {
-            return Ok(());
+        let (accepted, data) = self.say_envelope(taken, &sender, &offered, waits).await?;
+        let data = match data {
+            Some(reply) => reply,
+            // Not said yet.
+            None if accepted > 0 => {
+                taken.connection.queue(Owed::Data, |output| smtp::Command::Data.encode(output));
+                taken.connection.flush(waits.block).await?;
+                self.hear(taken, waits.data).await?
+            }
+            None => return self.start_over(taken, waits).await,
+        };
+        if accepted > 0 {
+            if data.is_intermediate() {
+                self.give(taken, waits).await?;
+                return Ok(true);
+            }
+            self.judge_end(&data);
         }
-        self.give(taken, waits).await
+        if data.code() == 421 {
+            return Err(closing(data));
+        }
+        if data.is_intermediate() {
+            // RFC 2920 §3.1: it may ask for data though it refused every recipient. Even a lone final dot
+            // could complete something there: the connection is closed instead.
+            return Ok(false);
+        }
+        self.start_over(taken, waits).await
     }
 
-    /// MAIL, RCPT and DATA. False: nobody is left to give mail data to, and the connection is clean.
-    async fn envelope_accepted(
+    /// MAIL and RCPT, with DATA in the same burst where the next hop takes bursts: how many recipients
+    /// were accepted, and the reply to DATA if it was said.
+    async fn say_envelope(
         &mut self,
         taken: &mut Taken,
         sender: &Sender,
         offered: &Extensions,
         waits: Waits,
-    ) -> Result<bool, LinkError> {
+    ) -> Result<(usize, Option<Reply>), LinkError> {
         let pipelining = offered.contains(Extension::Pipelining);
         let identity = self.queue_xforward(taken, offered);
         let connection = &mut taken.connection;
@@ -465,6 +528,7 @@ impl Delivery<'_> {
             for recipient in recipients {
                 queue_rcpt(taken, recipient, dsn);
             }
+            taken.connection.queue(Owed::Data, |output| smtp::Command::Data.encode(output));
         }
         taken.connection.flush(waits.block).await?;
         for _ in 0..identity {
@@ -501,20 +565,8 @@ impl Delivery<'_> {
                 self.judge_rcpt(place, reply, accepted);
             }
         }
-        if accepted == 0 {
-            return self.start_over(taken, waits).await;
-        }
-        taken.connection.queue(Owed::Data, |output| smtp::Command::Data.encode(output));
-        taken.connection.flush(waits.block).await?;
-        let reply = self.hear(taken, waits.data).await?;
-        if reply.is_intermediate() {
-            return Ok(true);
-        }
-        self.judge_end(&reply);
-        if reply.code() == 421 {
-            return Err(closing(reply));
-        }
-        self.start_over(taken, waits).await
+        let data = if pipelining { Some(self.hear(taken, waits.data).await?) } else { None };
+        Ok((accepted, data))
     }
 
     /// Ends a transaction that goes nowhere, so that the connection may serve again.
@@ -522,7 +574,7 @@ impl Delivery<'_> {
         taken.connection.queue(Owed::Rset, |output| smtp::Command::Rset.encode(output));
         taken.connection.flush(waits.block).await?;
         taken.connection.reply(waits.mail).await?;
-        Ok(false)
+        Ok(true)
     }
 
     /// Mail data: the `Offered` mark, the final dot, the reply.
@@ -536,7 +588,7 @@ impl Delivery<'_> {
                     octets += piece.len() as u64;
                     last = piece;
                 }
-                None if self.message.whole => last = Vec::new(),
+                None if self.message.whole => last = Bytes::new(),
                 // Damaged: closing without the final dot throws away what was sent.
                 None => {
                     let damaged = Reply::new(451, "4.3.0 the held message cannot be read whole");
@@ -567,7 +619,7 @@ impl Delivery<'_> {
             .filter(|path| path.outcome.is_none())
             .map(|path| (path.index, Mark::Offered))
             .collect();
-        if let Err(error) = self.context.spool.mark(self.message.held.id, offered).await {
+        if let Err(error) = self.context.corridor.spool.mark(self.message.held.id, offered).await {
             tracing::error!(id = %self.message.held.id, %error, "replay: not sent, for the mark could not be written");
             self.all_undecided(|| PathOutcome::Rest);
             return Err(LinkError::Protocol {
@@ -578,7 +630,7 @@ impl Delivery<'_> {
         let asked = Instant::now();
         let finished =
             taken.connection.finish([&last, &[], &[]], waits.block, waits.final_reply).await;
-        self.context.metrics.next_hop_seconds.observe(asked.elapsed().as_secs_f64());
+        self.context.corridor.metrics.next_hop_seconds.observe(asked.elapsed().as_secs_f64());
         match finished {
             Ok(reply) => {
                 self.judge_end(&reply);
@@ -602,7 +654,7 @@ impl Delivery<'_> {
     }
 
     /// The next piece of mail data; none at the end (then `whole`), or when it cannot be read.
-    async fn next_piece(&mut self) -> Option<Vec<u8>> {
+    async fn next_piece(&mut self) -> Option<Bytes> {
         let id = self.message.held.id;
         let mut reader = self.message.reader.take()?;
         let (reader, piece) = tokio::task::spawn_blocking(move || {

@@ -10,9 +10,10 @@
 //!   rule after its time.
 //! - A 5yz does not bounce by itself, and many of them pause the replay.
 //!
-//! Not here: one attempt (`attempt`), which message waits for what (`queue`), what a person does to
+//! Not here: one attempt (`attempt`), what is read before its turn (`ahead`), which message waits for what (`queue`), what a person does to
 //! held mail (`release`, `change`), what is shown (`status`).
 
+mod ahead;
 mod attempt;
 mod change;
 pub mod config;
@@ -42,14 +43,18 @@ use crate::config::{Bounce, Settle};
 use crate::gate::{Effect, Errand, Gates, Holder, HolderKind, Order, Permit};
 use crate::outcome::Outcome;
 use crate::relay::{LinkError, Relay};
-use crate::spool::{Kept, Lane, Mark, PathState, SpoolId, Stand};
+use crate::spool::{Kept, Lane, Mark, PathState, SpoolId, Stand, Summary};
 use crate::transaction::Corridor;
-use attempt::{Context, Ended, Feedback, attempt};
+use ahead::Ahead;
+use attempt::{Context, Ended, Feedback, Loaded, attempt};
 use pace::{Limits, Wait};
 use queue::{Job, Queue, REPORT_PAUSE, Source};
 
 /// Messages looked at in one step through the spool.
 const STEP: usize = 512;
+
+/// Messages found by the walk below which it goes on: enough to read ahead.
+const FOUND_MIN: usize = 128;
 
 /// Least pause between two walks through the spool from its start.
 const WALK_PAUSE: Duration = Duration::from_secs(1);
@@ -172,6 +177,9 @@ impl Replayer {
         self.write_unwritten().await;
         if open {
             self.settle_overdue().await;
+        } else {
+            // Clear text is not kept in memory for an order that may last for hours.
+            self.lock().ahead.clear();
         }
         loop {
             let now = self.started.elapsed();
@@ -187,7 +195,9 @@ impl Replayer {
                     return at.saturating_sub(now).clamp(Duration::from_millis(1), NAP);
                 }
             }
-            let Some(job) = self.next_job(open) else {
+            let next = self.next_job(open);
+            self.read_ahead(open);
+            let Some(job) = next else {
                 self.end_backlog(open).await;
                 return NAP;
             };
@@ -199,8 +209,7 @@ impl Replayer {
 
     /// Is release open: may a replay attempt enter the gate now? Keeps the clock of lifetimes.
     fn note_open(&self) -> bool {
-        let orders = self.corridor.gate.orders();
-        let open = !orders.iter().any(Order::stops_replay);
+        let open = !self.corridor.gate.any_order(Order::stops_replay);
         let mut inner = self.lock();
         match (open, inner.open_since) {
             (true, None) => inner.open_since = Some(Instant::now()),
@@ -220,7 +229,8 @@ impl Replayer {
         attempts: &mut JoinSet<Ended>,
     ) -> bool {
         let corridor = &self.corridor;
-        let lane = self.corridor.spool.summary(job.id).map(|summary| summary.lane);
+        let summary = corridor.spool.summary(job.id);
+        let lane = summary.as_ref().map(|summary| summary.lane);
         let job = if lane == Some(Lane::Dsn) { Job { from: Source::Report, ..job } } else { job };
         let (permit, relay, member) = if job.from == Source::Report {
             let Some(reports) = &self.reports else {
@@ -245,8 +255,9 @@ impl Replayer {
                 }
             }
         };
-        let first = lane == Some(Lane::Mail) && self.is_first(job.id);
-        let context = {
+        let fresh = |summary: &Summary| summary.paths.iter().any(|path| *path == PathState::FRESH);
+        let first = lane == Some(Lane::Mail) && summary.as_ref().is_some_and(fresh);
+        let (context, loaded) = {
             let mut inner = self.lock();
             // Whatever brought it here twice: one attempt at a time, and the one under way, or the
             // change that holds it, says what comes next.
@@ -258,27 +269,50 @@ impl Replayer {
             inner.first_in_flight += u64::from(first);
             let open = inner.open_now();
             let deferred_at = inner.deferred_at.remove(&job.id).unwrap_or(open);
-            Context {
+            let context = Context {
                 open_passed: open.saturating_sub(deferred_at),
-                spool: corridor.spool.clone(),
-                member_name: relay.next_hop(member).member.clone(),
+                corridor: Arc::clone(corridor),
                 relay,
                 member,
-                metrics: Arc::clone(&corridor.metrics),
                 schedule: self.settings.config.schedule(),
-                gate: corridor.gate.name().to_owned(),
-            }
+            };
+            (context, inner.ahead.take(job.id))
         };
-        let task = attempts.spawn(try_once(context, permit, job, first));
+        let task = attempts.spawn(try_once(context, permit, job, first, loaded));
         self.lock().running.insert(task.id(), (job.id, first));
         true
     }
 
-    fn is_first(&self, id: SpoolId) -> bool {
-        self.corridor
-            .spool
-            .summary(id)
-            .is_some_and(|summary| summary.paths.iter().any(|path| *path == PathState::FRESH))
+    /// Lets a thread that may block read what comes next, if there is not enough of it.
+    fn read_ahead(self: &Arc<Self>, open: bool) {
+        if !open {
+            return;
+        }
+        let ids = {
+            let mut inner = self.lock();
+            let Queue { ahead, fresh, .. } = &mut *inner;
+            ahead.begin(fresh.iter().copied())
+        };
+        if ids.is_empty() {
+            return;
+        }
+        let replayer = Arc::clone(self);
+        task::spawn_blocking(move || {
+            let mut octets = 0;
+            let mut loaded = Vec::with_capacity(ids.len());
+            for id in ids {
+                if Ahead::is_enough(octets) {
+                    break;
+                }
+                // What cannot be read is named by its attempt.
+                if let Ok(message) = Loaded::read(&replayer.corridor.spool, id) {
+                    octets += message.octets();
+                    loaded.push(message);
+                }
+            }
+            replayer.lock().ahead.came(loaded);
+            replayer.wake.notify_one();
+        });
     }
 
     /// The next message: canaries, reports, then, while release is open, first attempts in order of
@@ -286,7 +320,8 @@ impl Replayer {
     fn next_job(&self, open: bool) -> Option<Job> {
         let now_unix_ms = unix_ms();
         let mut inner = self.lock();
-        if inner.fresh.is_empty() {
+        let walks = inner.fresh.len() < FOUND_MIN && !inner.at_tail;
+        if walks || inner.fresh.is_empty() {
             self.walk(&mut inner);
         }
         match inner.next_ahead(now_unix_ms) {
@@ -445,19 +480,16 @@ impl Replayer {
                 inner.tally.guard(&self.settings.config)
             }
         };
+        let bounces = ended.outcome == Outcome::Refused && self.settings.bounce == Bounce::Auto;
         // Attempts that were under way when the replay paused end behind it: they neither pause it
         // again nor bounce.
-        let paused =
-            self.corridor.gate.orders().iter().any(|order| order.effect == Effect::PauseReplay);
-        if paused {
+        let paused = || self.corridor.gate.any_order(|order| order.effect == Effect::PauseReplay);
+        if (guard.is_none() && !bounces) || paused() {
             return;
         }
         if let Some(reason) = guard {
             self.pause_for_refusals(reason).await;
-        } else if ended.outcome == Outcome::Refused
-            && self.settings.bounce == Bounce::Auto
-            && let Err(why) = self.change(ended.id, Change::Fail).await
-        {
+        } else if let Err(why) = self.change(ended.id, Change::Fail).await {
             tracing::warn!(id = %ended.id, why, "replay: no report was made");
         }
     }
@@ -565,8 +597,14 @@ impl Replayer {
     }
 }
 
-async fn try_once(context: Context, permit: Option<Permit>, job: Job, first: bool) -> Ended {
-    let mut ended = attempt(&context, permit.as_ref(), job.id).await;
+async fn try_once(
+    context: Context,
+    permit: Option<Permit>,
+    job: Job,
+    first: bool,
+    loaded: Option<Loaded>,
+) -> Ended {
+    let mut ended = attempt(&context, permit.as_ref(), job.id, loaded).await;
     ended.first = first;
     ended.source = job.from;
     ended

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task;
 
+use super::ahead::Ahead;
 use super::attempt::Ended;
 use super::pace::{Limits, Pace};
 use super::retries::Retries;
@@ -32,6 +33,8 @@ pub(super) struct Queue {
     pub(super) front: VecDeque<SpoolId>,
     /// Found by the walk, never tried, not yet started.
     pub(super) fresh: VecDeque<SpoolId>,
+    /// Some of them, read already.
+    pub(super) ahead: Ahead,
     /// Reports of ours that are due.
     pub(super) reports: VecDeque<SpoolId>,
     /// Reports of ours by the time of their next try.
@@ -92,6 +95,7 @@ impl Queue {
             canaries: VecDeque::new(),
             front: VecDeque::new(),
             fresh: VecDeque::new(),
+            ahead: Ahead::default(),
             reports: VecDeque::new(),
             report_retries: Retries::default(),
             cursor: None,
@@ -136,8 +140,15 @@ impl Queue {
         if let Some(id) = self.front.pop_front() {
             return Some(Job { id, from: Source::Front });
         }
-        if let Some(id) = self.fresh.pop_front() {
-            return Some(Job { id, from: Source::Walk });
+        match self.fresh.front() {
+            // Its turn comes when it is there.
+            Some(id) if self.ahead.is_reading(*id) => return None,
+            Some(id) => {
+                let id = *id;
+                self.fresh.pop_front();
+                return Some(Job { id, from: Source::Walk });
+            }
+            None => {}
         }
         let id = self.retries.pop_due(now_unix_ms)?;
         Some(Job { id, from: Source::Retry })
@@ -148,6 +159,7 @@ impl Queue {
         for queue in [&mut self.canaries, &mut self.front, &mut self.fresh, &mut self.reports] {
             queue.retain(|other| *other != id);
         }
+        self.ahead.take(id);
         self.retries.remove(id);
         self.report_retries.remove(id);
         self.uncertain.remove(&id);

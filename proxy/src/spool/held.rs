@@ -5,6 +5,7 @@
 //!   byte differs from what the client sent.
 //! - What a [`DataReader`] returns has been authenticated.
 
+use bytes::Bytes;
 use std::net::SocketAddr;
 
 use smtp::Envelope;
@@ -70,7 +71,7 @@ impl DataReader {
     /// The next piece (at most 64 KiB), or `None` at the end. A piece that does not
     /// authenticate ends the message: what was read before must not be completed.
     #[allow(clippy::should_implement_trait, reason = "an iterator would go on after an error")]
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, LoadError> {
+    pub fn next(&mut self) -> Result<Option<Bytes>, LoadError> {
         self.parts.next_piece()
     }
 }

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use disk::{Disk, File};
 
 use super::format::{
@@ -87,7 +88,7 @@ impl Readers {
     }
 
     /// Reads one frame of message `id` and its text.
-    fn frame(&self, id: SpoolId, spot: Spot) -> Result<(Arc<Reader>, FrameHeader, Vec<u8>), Fault> {
+    fn frame(&self, id: SpoolId, spot: Spot) -> Result<(Arc<Reader>, FrameHeader, Bytes), Fault> {
         let reader = self.reader(spot)?;
         let (header, text) = reader.frame(spot)?;
         if header.id != id.as_u64() {
@@ -98,7 +99,7 @@ impl Readers {
 }
 
 impl Reader {
-    fn frame(&self, spot: Spot) -> Result<(FrameHeader, Vec<u8>), Fault> {
+    fn frame(&self, spot: Spot) -> Result<(FrameHeader, Bytes), Fault> {
         let mut bytes = vec![0; spot.length as usize];
         match self.file.read_exact_at(u64::from(spot.offset), &mut bytes) {
             Ok(()) => {}
@@ -111,14 +112,13 @@ impl Reader {
             .filter(|(header, _)| header.frame_length() == u64::from(spot.length))
             .ok_or(Fault::Damaged(spot, "the frame's header"))?;
         let associated = header.associated(self.number);
-        bytes.drain(..FRAME_HEADER);
         // The tag says more than the checksum, which is for those without the key.
-        let length = match self.key.open(header.counter, &associated, &mut bytes) {
+        let opened = self.key.open(header.counter, &associated, &mut bytes[FRAME_HEADER..]);
+        let length = match opened {
             Ok(text) => text.len(),
             Err(_) => return Err(Fault::Damaged(spot, "the frame does not authenticate")),
         };
-        bytes.truncate(length);
-        Ok((header, bytes))
+        Ok((header, Bytes::from(bytes).slice(FRAME_HEADER..FRAME_HEADER + length)))
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) struct Parts {
     spots: Box<[Spot]>,
     next: usize,
     /// The last piece, read already for the trailer that it carries.
-    last: Option<Vec<u8>>,
+    last: Option<Bytes>,
     left: u64,
 }
 
@@ -166,12 +166,12 @@ impl fmt::Debug for Parts {
 }
 
 impl Parts {
-    pub(super) fn next_piece(&mut self) -> Result<Option<Vec<u8>>, LoadError> {
+    pub(super) fn next_piece(&mut self) -> Result<Option<Bytes>, LoadError> {
         let piece = self.read().map_err(|fault| self.fail(fault))?;
         Ok(piece)
     }
 
-    fn read(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+    fn read(&mut self) -> Result<Option<Bytes>, Fault> {
         let Some(spot) = self.spots.get(self.next).copied() else {
             return match self.last.take() {
                 Some(piece) if piece.len() as u64 == self.left => {
@@ -221,7 +221,7 @@ pub(super) fn load(
         let (Some(first), Some(last)) = (spots.first(), spots.last()) else {
             return Err(Fault::Damaged(Spot { segment: 0, offset: 0, length: 0 }, "no frames"));
         };
-        let (reader, header, mut text) = readers.frame(id, *first)?;
+        let (reader, header, text) = readers.frame(id, *first)?;
         let damaged = |what| Fault::Damaged(*first, what);
         let gate_as_sealed = reader.gates.get(usize::from(header.gate));
         if gate_as_sealed != Some(&gate) || header.lane != entry.lane {
@@ -234,12 +234,10 @@ pub(super) fn load(
                 let message_id = body.message_id.map(str::to_owned);
                 let start = 4 + body.beginning.len();
                 let end = start + body.data.len();
-                text.truncate(end);
-                text.drain(..start);
-                (beginning, message_id, &spots[1..], text)
+                (beginning, message_id, &spots[1..], text.slice(start..end))
             }
             (Place::Parts(_), Kind::Begin) if header.part == 0 => {
-                let (_, end_header, mut end) = readers.frame(id, *last)?;
+                let (_, end_header, end) = readers.frame(id, *last)?;
                 let in_place = end_header.kind == Kind::End
                     && end_header.part as usize + 1 == spots.len()
                     && end_header.octets == entry.size;
@@ -248,8 +246,8 @@ pub(super) fn load(
                     .ok_or(Fault::Damaged(*last, "the last frame"))?;
                 let message_id = message_id.map(str::to_owned);
                 let length = data.len();
-                end.truncate(length);
-                (decode_beginning(&text), message_id, &spots[1..spots.len() - 1], end)
+                let between = &spots[1..spots.len() - 1];
+                (decode_beginning(&text), message_id, between, end.slice(..length))
             }
             _ => return Err(damaged("a frame of another kind")),
         };

@@ -1,0 +1,80 @@
+//! Messages read before their turn: many with one hop to a thread that may block.
+//!
+//! Invariants
+//! - No more is kept than [`MESSAGES_MAX`] messages with [`OCTETS_MAX`] octets, and one reading beyond.
+//! - What was read says nothing of where a message stands: whoever takes it asks the spool again.
+//!
+//! Not here: reading (`attempt::load`), the order of attempts (`queue`).
+
+use std::collections::{HashMap, HashSet};
+
+use super::attempt::Loaded;
+use crate::spool::SpoolId;
+
+/// Messages kept at most.
+const MESSAGES_MAX: usize = 256;
+
+/// Octets kept, at most, about: of each message its first frame.
+const OCTETS_MAX: usize = 4 << 20;
+
+/// Messages of one reading.
+const READING_MAX: usize = 64;
+
+/// What is kept, and what is being read.
+#[derive(Default)]
+pub(super) struct Ahead {
+    read: HashMap<SpoolId, Loaded>,
+    octets: usize,
+    reading: HashSet<SpoolId>,
+}
+
+impl Ahead {
+    /// Which of `next` (in the order of their turns) are to be read now: none while others are being
+    /// read, or while there is enough.
+    pub(super) fn begin(&mut self, next: impl Iterator<Item = SpoolId>) -> Vec<SpoolId> {
+        let enough = self.read.len() >= MESSAGES_MAX / 2 || self.octets >= OCTETS_MAX / 2;
+        if enough || !self.reading.is_empty() {
+            return Vec::new();
+        }
+        let unread = next.take(MESSAGES_MAX).filter(|id| !self.read.contains_key(id));
+        let ids: Vec<SpoolId> = unread.take(READING_MAX).collect();
+        self.reading.extend(&ids);
+        ids
+    }
+
+    /// Would `octets` more be too many for one reading?
+    pub(super) const fn is_enough(octets: usize) -> bool {
+        octets >= OCTETS_MAX / 2
+    }
+
+    /// The reading that was begun ended with these; what is missing could not be read.
+    pub(super) fn came(&mut self, loaded: Vec<Loaded>) {
+        for loaded in loaded {
+            // Taken out meanwhile, or all of them given up: nobody asks for it here.
+            if self.reading.contains(&loaded.id()) {
+                self.octets += loaded.octets();
+                self.read.insert(loaded.id(), loaded);
+            }
+        }
+        self.reading.clear();
+    }
+
+    /// Is it being read now?
+    pub(super) fn is_reading(&self, id: SpoolId) -> bool {
+        self.reading.contains(&id)
+    }
+
+    /// The message, if it was read; it is not kept any longer.
+    pub(super) fn take(&mut self, id: SpoolId) -> Option<Loaded> {
+        self.reading.remove(&id);
+        let loaded = self.read.remove(&id)?;
+        self.octets -= loaded.octets();
+        Some(loaded)
+    }
+
+    /// Keeps nothing: it will not be wanted soon.
+    pub(super) fn clear(&mut self) {
+        self.read.clear();
+        self.octets = 0;
+    }
+}
