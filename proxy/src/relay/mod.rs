@@ -176,7 +176,8 @@ impl Relay {
             return Err(LinkError::BackingOff);
         }
         let generation = pool.generation();
-        let connection = self.open(member).await?;
+        // Boxed: rare, and large, where every session would have room for it.
+        let connection = Box::pin(self.open(member)).await?;
         self.counts.connection(false);
         Ok(Taken { connection, pooled: false, member, generation })
     }

@@ -28,6 +28,7 @@ use super::format::{self, Beginning, FrameHeader, Kind};
 use super::index::{Entry, Place, Spot};
 use super::mark::{Mark, PathState, Paths, Text};
 use super::marks;
+use super::pieces::Pieces;
 use super::seal::Key;
 use super::segment::{self, Active};
 use super::{HoldError, Lane, MarkError, Shared, SpoolId, at};
@@ -47,6 +48,10 @@ const BATCH_JOBS: usize = 1024;
 /// Octets in a segment from which on the next ones are made ahead: few messages need none.
 const AHEAD_FROM: u64 = 256 << 10;
 
+/// Mean size of the messages in a segment from which on none is made ahead: of large ones a sync has
+/// more to write than the file system adds to it, and zeros would be written for nothing.
+const AHEAD_UP_TO: u64 = 32 << 10;
+
 /// Distinct reply texts remembered for sharing.
 const TEXTS_MAX: usize = 4096;
 
@@ -55,7 +60,7 @@ pub(super) enum Job {
     /// A message in one piece.
     Whole {
         beginning: Beginning,
-        data: Vec<u8>,
+        data: Pieces,
         message_id: Option<String>,
         answer: Waiter<Held>,
         permit: OwnedSemaphorePermit,
@@ -63,13 +68,13 @@ pub(super) enum Job {
     /// A message in parts begins.
     Begin { beginning: Beginning },
     /// Some mail data of it.
-    Data { id: TransactionId, part: u32, data: Vec<u8>, permit: OwnedSemaphorePermit },
+    Data { id: TransactionId, part: u32, data: Pieces, permit: OwnedSemaphorePermit },
     /// The last of it.
     End {
         id: TransactionId,
         part: u32,
         octets: u64,
-        data: Vec<u8>,
+        data: Pieces,
         message_id: Option<String>,
         answer: Waiter<Held>,
         permit: OwnedSemaphorePermit,
@@ -289,12 +294,13 @@ impl Committer {
                     octets: data.len() as u64,
                     ..FrameHeader::bare(Kind::Data)
                 };
-                self.gather_part(id, header, &data, None, batch);
+                self.gather_part(id, header, |out| data.append_to(out), None, batch);
             }
             Job::End { id, part, octets, data, message_id, answer, permit } => {
                 batch.permits.push(permit);
                 let header = FrameHeader { part, octets, ..FrameHeader::bare(Kind::End) };
-                self.gather_part(id, header, &data, Some(message_id.as_deref()), batch);
+                let trailer = Some(message_id.as_deref());
+                self.gather_part(id, header, |out| data.append_to(out), trailer, batch);
                 self.gather_end(id, octets, answer, batch);
             }
             Job::Abort { id } => self.forget(id),
@@ -359,7 +365,7 @@ impl Committer {
     fn gather_whole(
         &mut self,
         beginning: &Beginning,
-        data: &[u8],
+        data: &Pieces,
         message_id: Option<&str>,
         answer: Waiter<Held>,
         batch: &mut Batch,
@@ -375,7 +381,7 @@ impl Committer {
             active.seal(&mut buffer, header, |out| {
                 out.reserve(beginning.sealed.len() + data.len() + 1024);
                 format::put_whole_prefix(out, &beginning.sealed);
-                out.extend_from_slice(data);
+                data.append_to(out);
                 format::put_trailer(out, message_id);
             })
         });
@@ -421,7 +427,8 @@ impl Committer {
         };
         self.receiving.insert(id.as_u64(), receiving);
         let header = begin_header(beginning, Kind::Begin);
-        self.gather_part(id, header, &beginning.sealed, None, batch);
+        let put = |out: &mut Vec<u8>| out.extend_from_slice(&beginning.sealed);
+        self.gather_part(id, header, put, None, batch);
     }
 
     /// Seals a frame of a message in parts. `trailer` is there for its last one.
@@ -429,7 +436,7 @@ impl Committer {
         &mut self,
         id: TransactionId,
         header: FrameHeader,
-        bytes: &[u8],
+        put: impl FnOnce(&mut Vec<u8>),
         trailer: Option<Option<&str>>,
         batch: &mut Batch,
     ) {
@@ -451,7 +458,7 @@ impl Committer {
         let mut buffer = std::mem::take(&mut self.buffer);
         let sealed = self.active(batch).map(|active| {
             active.seal(&mut buffer, header, |out| {
-                out.extend_from_slice(bytes);
+                put(out);
                 if let Some(message_id) = trailer {
                     format::put_trailer(out, message_id);
                 }
@@ -536,6 +543,7 @@ impl Committer {
         };
         match done {
             Ok(()) => {
+                active.promised += ids.len() as u64;
                 self.active = Some(active);
                 self.keep_promises(promises, answers);
             }
@@ -581,8 +589,9 @@ impl Committer {
     /// one made ahead is ready.
     fn rotate(&mut self) {
         let Some(active) = &self.active else { return };
-        let grows = active.prepared == 0;
-        if active.offset >= AHEAD_FROM {
+        let small = active.offset / active.promised.max(1) < AHEAD_UP_TO;
+        let grows = active.prepared == 0 && small;
+        if active.offset >= AHEAD_FROM && small {
             self.ahead.order();
         }
         let size_max = self.shared.config.segment_bytes;

@@ -11,7 +11,7 @@
 //! - What cannot be read is kept and named, and stops nothing else.
 //!
 //! Reading order: `mark` and `held` (what callers see), `format` and `marks` (bytes on disk),
-//! `seal`, `segment`, `read`, `index`, `space`, `writer`, `commit` (the only one that writes) with
+//! `seal`, `segment`, `read`, `index`, `space`, `writer` with `pieces`, `commit` (the only one that writes) with
 //! `books`, `ahead`, `answers` and `company`, `recover` with `walk`.
 //!
 //! Not here: replies, and when or in which order to try.
@@ -29,6 +29,7 @@ mod index;
 mod mark;
 mod marks;
 pub mod offline;
+mod pieces;
 mod read;
 mod recover;
 pub mod seal;

@@ -87,6 +87,8 @@ pub(super) struct Active {
     pub(super) offset: u64,
     /// Octets that were in the file before it became a segment: zeros. 0 if it grows.
     pub(super) prepared: u64,
+    /// Messages that were promised in it.
+    pub(super) promised: u64,
     /// Octets up to which it was synced.
     synced: u64,
     file: Box<dyn File>,
@@ -135,7 +137,17 @@ impl Active {
         };
         let (file, salt, offset, prepared) = make().map_err(|source| (path.clone(), source))?;
         let key = key.segment_key(&salt);
-        let active = Self { number, path, offset, prepared, synced: offset, file, key, counter: 0 };
+        let active = Self {
+            number,
+            path,
+            offset,
+            prepared,
+            promised: 0,
+            synced: offset,
+            file,
+            key,
+            counter: 0,
+        };
         Ok((active, book))
     }
 

@@ -7,18 +7,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::answers::Waiter;
 use super::commit::Job;
 use super::company::Comer;
 use super::format::Beginning;
+use super::pieces::Pieces;
 use super::space::{MARKS_PER_PATH, Reservation};
 use super::{FRAME_BYTES, HoldError, QUEUE_KIB, Spool, SpoolId};
 use crate::id::TransactionId;
-
-/// Octets that the buffer has room for at first: more than most messages have.
-const BUFFER_FIRST: usize = 16 * 1024;
 
 /// A message that is being received.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub struct Writer {
     id: TransactionId,
     // Taken by the first frame.
     beginning: Option<Beginning>,
-    buffer: Vec<u8>,
+    frame: Pieces,
     octets: u64,
     octets_max: u64,
     parts: u32,
@@ -53,7 +52,7 @@ impl Writer {
             _comer: spool.comer(),
             id: beginning.id,
             beginning: Some(beginning),
-            buffer: Vec::new(),
+            frame: Pieces::default(),
             octets: 0,
             octets_max: spool.config().message_bytes_max,
             parts: 0,
@@ -73,29 +72,44 @@ impl Writer {
         self.octets
     }
 
-    /// Adds mail data in wire form. Waits while the committer is behind.
+    /// Adds a copy of mail data in wire form. Waits while the committer is behind.
     pub async fn write(&mut self, mut wire: &[u8]) -> Result<(), HoldError> {
-        self.octets = self.octets.saturating_add(wire.len() as u64);
-        if self.octets > self.octets_max {
-            return Err(HoldError::TooBig { bytes_max: self.octets_max });
-        }
-        while self.buffer.len() + wire.len() > FRAME_BYTES {
-            let (now, later) = wire.split_at(FRAME_BYTES - self.buffer.len());
-            self.buffer.extend_from_slice(now);
+        self.count(wire.len())?;
+        while self.frame.len() + wire.len() > FRAME_BYTES {
+            let (now, later) = wire.split_at(FRAME_BYTES - self.frame.len());
+            self.frame.copy(now);
             wire = later;
             self.send_frame().await?;
         }
-        if self.buffer.capacity() == 0 {
-            self.buffer.reserve(wire.len().max(BUFFER_FIRST));
+        self.frame.copy(wire);
+        Ok(())
+    }
+
+    /// Adds mail data in wire form without a copy. It should fill at least half of the buffer that
+    /// it keeps alive. Waits while the committer is behind.
+    pub async fn take(&mut self, mut wire: Bytes) -> Result<(), HoldError> {
+        self.count(wire.len())?;
+        while self.frame.len() + wire.len() > FRAME_BYTES {
+            let now = wire.split_to(FRAME_BYTES - self.frame.len());
+            self.frame.take(now);
+            self.send_frame().await?;
         }
-        self.buffer.extend_from_slice(wire);
+        self.frame.take(wire);
+        Ok(())
+    }
+
+    fn count(&mut self, octets: usize) -> Result<(), HoldError> {
+        self.octets = self.octets.saturating_add(octets as u64);
+        if self.octets > self.octets_max {
+            return Err(HoldError::TooBig { bytes_max: self.octets_max });
+        }
         Ok(())
     }
 
     /// Hands a full frame to the committer.
     async fn send_frame(&mut self) -> Result<(), HoldError> {
-        let permit = self.permit(self.buffer.len()).await?;
-        let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME_BYTES));
+        let permit = self.permit(self.frame.len()).await?;
+        let data = std::mem::take(&mut self.frame);
         if let Some(beginning) = self.beginning.take() {
             self.jobs.send(Job::Begin { beginning }).map_err(|_| HoldError::Closed)?;
             self.parts = 1;
@@ -112,8 +126,8 @@ impl Writer {
     /// If this future is dropped half-way, the message may be kept all the same: to the client
     /// that is a lost reply.
     pub async fn commit(mut self, message_id: Option<&str>) -> Result<SpoolId, HoldError> {
-        let permit = self.permit(self.buffer.len()).await?;
-        let data = std::mem::take(&mut self.buffer);
+        let permit = self.permit(self.frame.len()).await?;
+        let data = std::mem::take(&mut self.frame);
         let message_id = message_id.map(str::to_owned);
         let (answer, answered) = Waiter::new();
         let job = match self.beginning.take() {

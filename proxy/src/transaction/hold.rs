@@ -9,9 +9,10 @@
 
 use std::time::Instant;
 
+use bytes::Buf;
 use smtp::{Envelope, Reply};
 
-use super::{ClientFacts, Corridor, Verb};
+use super::{ClientFacts, Content, Corridor, Verb};
 use crate::clock;
 use crate::gate::Permit;
 use crate::outcome::Outcome;
@@ -137,12 +138,25 @@ impl Hold {
         }
     }
 
-    pub(super) async fn mail_data(&mut self, piece: &[u8]) {
-        if self.failed.is_some() {
-            return;
-        }
-        let Some(writer) = &mut self.writer else { return };
-        if let Err(error) = writer.write(piece).await {
+    /// Takes content: that of a well filled buffer with the buffer, any other as a copy.
+    pub(super) async fn mail_data(&mut self, content: Content<'_>) {
+        let Content { carried, input, octets } = content;
+        let Some(writer) = &mut self.writer else { return input.advance(octets) };
+        let filled = octets >= input.capacity() / 2;
+        let behind = input.len() - octets;
+        let written = async {
+            if !carried.is_empty() {
+                writer.write(carried).await?;
+            }
+            if filled {
+                return writer.take(input.split_to(octets).freeze()).await;
+            }
+            writer.write(&input[..octets]).await
+        };
+        let written = written.await;
+        // What was not handed over goes too, also when the spool takes no more.
+        input.advance(input.len() - behind);
+        if let Err(error) = written {
             tracing::error!(id = %self.permit.id(), %error, "hold: the spool takes no more");
             self.failed = Some(reply_of(&error));
             self.writer = None;

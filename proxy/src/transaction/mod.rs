@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::{Buf, BytesMut};
 use smtp::{HeaderPeek, Protocol, Recipient, Reply, Sender, Trace};
 
 use crate::clock;
@@ -131,6 +132,23 @@ enum Verb {
     Data,
 }
 
+/// Content that was found in mail data, in wire form. Whoever is given it takes it out of the input.
+#[derive(Debug)]
+pub struct Content<'a> {
+    /// Octets withheld before.
+    pub carried: &'static [u8],
+    /// What was read.
+    pub input: &'a mut BytesMut,
+    /// So many of its first octets are content.
+    pub octets: usize,
+}
+
+impl Content<'_> {
+    fn pieces(&self) -> [&[u8]; 2] {
+        [self.carried, &self.input[..self.octets]]
+    }
+}
+
 /// How mail data ended, from the session's view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -159,7 +177,9 @@ impl Transaction {
                 Some(Ok(connection)) => taken = Some(connection),
                 Some(Err(error)) => {
                     let member = permit.member().unwrap_or(member);
-                    if corridor.health.failed(member, &error).await == Consequence::Ordered {
+                    if Box::pin(corridor.health.failed(member, &error)).await
+                        == Consequence::Ordered
+                    {
                         drop(permit);
                         permit =
                             corridor.gate.enter(id, |member| corridor.relay.worth_a_try(member));
@@ -280,48 +300,60 @@ impl Transaction {
             }
             .encode(&mut field);
         }
-        self.mail_data([&field, &[]]).await;
+        let octets = field.len();
+        let mut input = BytesMut::from(field.as_slice());
+        self.mail_data(Content { carried: b"", input: &mut input, octets }).await;
     }
 
-    /// Takes two pieces of content in wire form. Never fails: what went wrong is told at the end.
-    pub async fn mail_data(&mut self, pieces: [&[u8]; 2]) {
-        let waits = self.corridor.relay.waits();
-        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
-            match &mut self.kind {
-                Kind::Pass(pass) => pass.mail_data(piece, waits).await,
-                Kind::Hold(hold) => hold.mail_data(piece).await,
-                Kind::Refuse(_) => {}
+    /// Takes content. Never fails: what went wrong is told at the end.
+    pub async fn mail_data(&mut self, content: Content<'_>) {
+        match &mut self.kind {
+            Kind::Pass(pass) => {
+                let waits = self.corridor.relay.waits();
+                for piece in content.pieces().into_iter().filter(|piece| !piece.is_empty()) {
+                    pass.mail_data(piece, waits).await;
+                }
+                content.input.advance(content.octets);
             }
+            Kind::Hold(hold) => hold.mail_data(content).await,
+            Kind::Refuse(_) => content.input.advance(content.octets),
         }
     }
 
-    /// Ends mail data with its last pieces: the reply is what the client hears. Writes the log line.
+    /// Ends mail data with the last of its content: the reply is what the client hears. Writes the log line.
     pub async fn finish(
         mut self,
         end: End,
-        last: [&[u8]; 2],
+        last: Content<'_>,
         peek: &HeaderPeek,
         size: u64,
     ) -> Reply {
         let corridor = Arc::clone(&self.corridor);
         let waits = corridor.relay.waits();
         let (outcome, reply) = match (&mut self.kind, end) {
-            (Kind::Pass(pass), End::Complete) => pass.finish(&corridor, last, waits).await,
+            (Kind::Pass(pass), End::Complete) => {
+                let finished = pass.finish(&corridor, last.pieces(), waits).await;
+                last.input.advance(last.octets);
+                finished
+            }
             (Kind::Hold(hold), End::Complete) => {
-                for piece in last {
-                    hold.mail_data(piece).await;
-                }
+                hold.mail_data(last).await;
                 hold.finish(&corridor, peek.message_id()).await
             }
             (Kind::Pass(pass), End::Refused(reply)) => {
+                last.input.advance(last.octets);
                 pass.abort(reply.clone());
                 (Outcome::Refused, reply)
             }
             (Kind::Hold(hold), End::Refused(reply)) => {
+                last.input.advance(last.octets);
                 hold.abort();
                 (Outcome::Refused, reply)
             }
-            (Kind::Refuse(_), _) => (Outcome::Deferred, Reply::REFUSED_BY_ORDER),
+            (Kind::Refuse(_), _) => {
+                last.input.advance(last.octets);
+                (Outcome::Deferred, Reply::REFUSED_BY_ORDER)
+            }
         };
         self.record(outcome, &reply, peek.message_id(), size);
         corridor.metrics.replied(self.mode(), &reply);

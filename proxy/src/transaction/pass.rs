@@ -223,7 +223,9 @@ impl Pass {
                 Ok(false) => return Carried::Replies(self.give_up(reply, verbs.len())),
                 Err(error) => {
                     let member = self.member.unwrap_or_default();
-                    if corridor.health.failed(member, &error).await == Consequence::Ordered {
+                    if Box::pin(corridor.health.failed(member, &error)).await
+                        == Consequence::Ordered
+                    {
                         self.permit = None;
                         return Carried::Unreached;
                     }
