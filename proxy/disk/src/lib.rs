@@ -58,6 +58,10 @@ pub trait File: Send + Sync {
     /// Octets in the file.
     fn size(&self) -> io::Result<u64>;
 
+    /// Says that `length` octets at `offset`, which were synced, will not be read soon: the system may
+    /// use their memory for something else. Advice, no more.
+    fn leave_cache(&self, _offset: u64, _length: u64) {}
+
     /// Reads exactly `buffer.len()` octets at `offset`.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut done = 0;

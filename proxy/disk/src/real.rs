@@ -7,8 +7,11 @@
 
 use std::fs::{self, DirBuilder, OpenOptions, TryLockError};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::Advice;
 
 use crate::{Disk, File, Guard};
 
@@ -151,6 +154,12 @@ impl File for RealFile {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn leave_cache(&self, offset: u64, length: u64) {
+        let Some(length) = NonZeroU64::new(length) else { return };
+        // Advice that is not taken changes nothing.
+        rustix::fs::fadvise(&self.file, offset, Some(length), Advice::DontNeed).ok();
     }
 }
 

@@ -48,10 +48,6 @@ const BATCH_JOBS: usize = 1024;
 /// Octets in a segment from which on the next ones are made ahead: few messages need none.
 const AHEAD_FROM: u64 = 256 << 10;
 
-/// Mean size of the messages in a segment from which on none is made ahead: of large ones a sync has
-/// more to write than the file system adds to it, and zeros would be written for nothing.
-const AHEAD_UP_TO: u64 = 32 << 10;
-
 /// Distinct reply texts remembered for sharing.
 const TEXTS_MAX: usize = 4096;
 
@@ -589,7 +585,8 @@ impl Committer {
     /// one made ahead is ready.
     fn rotate(&mut self) {
         let Some(active) = &self.active else { return };
-        let small = active.offset / active.promised.max(1) < AHEAD_UP_TO;
+        // For large ones zeros would be written for nothing: they would cost half the rate.
+        let small = !active.has_large();
         let grows = active.prepared == 0 && small;
         if active.offset >= AHEAD_FROM && small {
             self.ahead.order();

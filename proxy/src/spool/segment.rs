@@ -22,6 +22,12 @@ use super::index::Spot;
 use super::marks::Book;
 use super::seal::{self, Key, SealKey, TAG_BYTES};
 
+/// Octets that leave the system's cache together, once they are synced.
+const LEAVE_BYTES: u64 = 1 << 20;
+
+/// Mean size from which on messages count as large.
+const LARGE: u64 = 32 << 10;
+
 /// A file of the spool, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
@@ -91,6 +97,8 @@ pub(super) struct Active {
     pub(super) promised: u64,
     /// Octets up to which it was synced.
     synced: u64,
+    /// Octets up to which it has left the system's cache.
+    left: u64,
     file: Box<dyn File>,
     key: SealKey,
     counter: u64,
@@ -144,6 +152,7 @@ impl Active {
             prepared,
             promised: 0,
             synced: offset,
+            left: 0,
             file,
             key,
             counter: 0,
@@ -202,7 +211,20 @@ impl Active {
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.file.sync()?;
         self.synced = self.offset;
+        if self.has_large() {
+            // Its memory takes what comes next: new memory for gigabytes costs more than reading them
+            // again, hours later. The last page is written to again.
+            let full = self.synced - self.synced % LEAVE_BYTES;
+            self.file.leave_cache(self.left, full - self.left);
+            self.left = full;
+        }
         Ok(())
+    }
+
+    /// Are its messages large, on the whole? Of those a sync has more to write than the file system adds
+    /// to it.
+    pub(super) fn has_large(&self) -> bool {
+        self.offset / self.promised.max(1) >= LARGE
     }
 
     /// Octets written since the last sync.
