@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a story fails by panicking")]
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tests::client::{Client, Style};
@@ -69,6 +71,48 @@ fn a_thousand_mixed_messages_go_out_as_they_came_in() {
     }
     // The last segment may stay open for the next hold.
     wait::until_true("segments are unlinked", LONG, || lockgate.segments().len() <= 1);
+}
+
+/// Goal: RFC 2920 §3.1 lets a server ask for mail data though it refused every recipient of a burst.
+/// Nothing is completed there, not even an empty message, and the others go on.
+#[test]
+fn mail_data_that_is_asked_for_without_a_recipient_is_not_sent() {
+    let (sink, lockgate) = holding();
+    let mails = hold_some(&lockgate, "asked", 0, 3);
+    let end = Arc::new(AtomicUsize::new(0));
+    sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody of that name").about(mails[1].key()));
+    sink.script(Rule::reply(Stage::Data, "354 go ahead").when(|seen| seen.rcpt_lines.is_empty()));
+    let dots = Arc::clone(&end);
+    let counting = Rule::at(Stage::End, Action::Close).when(move |seen| {
+        dots.fetch_add(usize::from(seen.rcpt_lines.is_empty()), Ordering::SeqCst);
+        seen.rcpt_lines.is_empty()
+    });
+    sink.script(counting);
+    lockgate.ok(&["release", "outbound", "--connections", "1"]);
+    sink.wait_for(2, LONG);
+    let kept = lockgate.wait_for_state("refused", 1, LONG);
+    assert_eq!(text(&kept[0], "id"), ids(&lockgate)[0]);
+    assert_eq!(sink.copies().len(), 2);
+    assert_eq!(end.load(Ordering::SeqCst), 0, "no final dot without a recipient");
+}
+
+/// Goal: what a person does to held mail counts, also when it was read before its turn.
+#[test]
+fn mail_that_is_removed_while_others_are_replayed_is_not_sent() {
+    let (sink, lockgate) = holding();
+    hold_some(&lockgate, "gone", 0, 12);
+    sink.script(Rule::at(Stage::End, Action::Hold).times(1));
+    lockgate.ok(&["release", "outbound", "--connections", "1"]);
+    sink.wait_for_holding(1);
+    // The next ones have been read by now, or are being read.
+    let removed: Vec<String> = ids(&lockgate).into_iter().skip(2).take(3).collect();
+    for id in &removed {
+        lockgate.ok(&["held", "remove", id, "--reason", "not wanted"]);
+    }
+    sink.let_go();
+    lockgate.wait_until_empty(LONG);
+    sink.wait_for(9, LONG);
+    assert_eq!(sink.count(), 9);
 }
 
 #[test]

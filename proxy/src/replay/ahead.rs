@@ -29,15 +29,21 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Which of `next` (in the order of their turns) are to be read now: none while others are being
-    /// read, or while there is enough.
-    pub(super) fn begin(&mut self, next: impl Iterator<Item = SpoolId>) -> Vec<SpoolId> {
+    /// Which of `next` (in the order of their turns) are to be read now, for so many connections: none
+    /// while others are being read, or while there is enough.
+    pub(super) fn begin(
+        &mut self,
+        next: impl Iterator<Item = SpoolId>,
+        connections: u32,
+    ) -> Vec<SpoolId> {
         let enough = self.read.len() >= MESSAGES_MAX / 2 || self.octets >= OCTETS_MAX / 2;
         if enough || !self.reading.is_empty() {
             return Vec::new();
         }
         let unread = next.take(MESSAGES_MAX).filter(|id| !self.read.contains_key(id));
-        let ids: Vec<SpoolId> = unread.take(READING_MAX).collect();
+        // At first few: the next attempt waits for the whole reading.
+        let most = (connections as usize * 2).min(READING_MAX);
+        let ids: Vec<SpoolId> = unread.take(most).collect();
         self.reading.extend(&ids);
         ids
     }
@@ -76,5 +82,38 @@ impl Ahead {
     pub(super) fn clear(&mut self) {
         self.read.clear();
         self.octets = 0;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::id::TransactionId;
+
+    fn ids(numbers: std::ops::Range<u64>) -> impl Iterator<Item = SpoolId> {
+        numbers.map(|number| TransactionId::from_u64(number).to_string().parse().unwrap())
+    }
+
+    #[test]
+    fn one_reading_at_a_time_and_at_first_a_small_one() {
+        let mut ahead = Ahead::default();
+        let reading = ahead.begin(ids(1..1000), 2);
+        assert_eq!(reading, ids(1..5).collect::<Vec<_>>());
+        assert!(reading.iter().all(|id| ahead.is_reading(*id)));
+        assert!(ahead.begin(ids(5..1000), 2).is_empty());
+        // Nothing could be read: their attempts will say why.
+        ahead.came(Vec::new());
+        assert!(!ahead.is_reading(reading[0]));
+        assert_eq!(ahead.begin(ids(5..1000), 100).len(), READING_MAX);
+    }
+
+    #[test]
+    fn what_was_taken_out_while_it_was_read_is_not_waited_for() {
+        let mut ahead = Ahead::default();
+        let reading = ahead.begin(ids(1..3), 2);
+        assert!(ahead.take(reading[0]).is_none());
+        assert!(!ahead.is_reading(reading[0]));
+        assert!(ahead.is_reading(reading[1]));
     }
 }

@@ -290,8 +290,8 @@ impl Replayer {
         }
         let ids = {
             let mut inner = self.lock();
-            let Queue { ahead, fresh, .. } = &mut *inner;
-            ahead.begin(fresh.iter().copied())
+            let Queue { ahead, fresh, pace, .. } = &mut *inner;
+            ahead.begin(fresh.iter().copied(), pace.connections_now())
         };
         if ids.is_empty() {
             return;

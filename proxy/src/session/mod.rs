@@ -43,8 +43,8 @@ const COMMANDS: usize = 2 * 1024;
 /// Octets of replies for which room is made at once.
 const OUTPUT: usize = 256;
 
-/// Octets read at once at the start of mail data: most messages fit. More are read into
-/// [`buffers::LARGE`].
+/// Octets read at once at the start of mail data: most messages fit. Where more are expected, or come,
+/// they are read into [`buffers::LARGE`].
 const DATA_FIRST: usize = 16 * 1024;
 
 /// What all sessions of one gate share.
@@ -108,6 +108,8 @@ struct Session {
     refusal: Option<Reply>,
     recipients: usize,
     errors: u32,
+    /// Octets of mail data that are expected: what MAIL said, or what the last message had.
+    expected: u64,
 }
 
 /// Serves one connection to its end.
@@ -230,6 +232,7 @@ impl Session {
             refusal: None,
             recipients: 0,
             errors: 0,
+            expected: 0,
         }
     }
 
@@ -356,6 +359,7 @@ impl Session {
         }
         self.refusal = None;
         self.recipients = 0;
+        self.expected = sender.parameters.size().unwrap_or(self.expected);
         self.transaction =
             Some(Transaction::begin(&self.service.corridor, &self.client, sender).await);
         self.owing.push(Owing::Mail);
@@ -421,7 +425,8 @@ impl Session {
         let mut peek = HeaderPeek::new();
         let mut size: u64 = 0;
         let mut refused: Option<Reply> = None;
-        let mut want = DATA_FIRST;
+        let is_large = self.expected > DATA_FIRST as u64;
+        let mut want = if is_large { buffers::LARGE } else { DATA_FIRST };
         let scan = loop {
             if self.input.is_empty() {
                 if want == buffers::LARGE {
@@ -482,6 +487,7 @@ impl Session {
         let reply = transaction.finish(end, last, &peek, size).await;
         self.input.advance(consumed - octets);
         self.server.data_ended();
+        self.expected = size;
         self.say(&reply);
         if self.input.capacity() > COMMANDS {
             // What follows the message, if anything, are commands.
