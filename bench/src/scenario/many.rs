@@ -23,6 +23,10 @@ const REPLAYED_BY_POSTFIX: u64 = 10_000;
 /// Idle connections of the targets.
 const IDLE: usize = 10_000;
 
+/// CPU time that one may take who rests, in [`RESTED`].
+const RESTING: Duration = Duration::from_millis(1);
+const RESTED: Duration = Duration::from_millis(300);
+
 /// Connections that stand idle beside a load.
 const BESIDE: usize = 4_900;
 
@@ -56,7 +60,7 @@ impl Bench {
                 None
             }
         };
-        let mut first = Vec::new();
+        let (mut first, mut disk) = (Vec::new(), None);
         for _ in 0..self.rounds.min(3) {
             let mut runs = Vec::new();
             if let Some((peer, sink)) = &postfix {
@@ -64,6 +68,9 @@ impl Bench {
                 runs.push(sent_by_smtp_source(sink, wanted)?);
             }
             send(lockgate.address()?, &load, false, 0, Placement::Anywhere)?;
+            settle(lockgate.component())?;
+            let payload = wanted as f64 * load.octets as f64;
+            disk.get_or_insert(octets_below(&lockgate.data().join("spool"))? as f64 / payload);
             let (run, first_us) = released(&lockgate, &sink, wanted)?;
             runs.push(run);
             first.push(first_us);
@@ -84,6 +91,7 @@ impl Bench {
         let middle = first.get(first.len() / 2).map(|us| us / 1e3);
         let words = "first delivery in ms, from the start of the `release` command";
         scenario.ask("P7", words, true, 10.0, middle);
+        scenario.ask("P8", "disk / payload at 10 KiB", true, 1.15, disk);
         Ok(scenario)
     }
 
@@ -96,16 +104,12 @@ impl Bench {
         // What is allocated once is there after some mail.
         let warm = Load { messages: 2_000, ..load };
         send(lockgate.address()?, &warm, false, 0, Placement::Anywhere)?;
-        let before = lockgate.component().memory()?;
-        let mut command = this();
-        command.args(["idle", "--to", &lockgate.address()?.to_string()]);
-        command.args(["--connections", &IDLE.to_string()]);
-        let mut idle = Component::spawn("idle", &command, Placement::Anywhere)?;
-        idle.wait_for_output("ready", RUN)?;
-        let each = lockgate.component().memory()?.saturating_sub(before) as f64 / IDLE as f64;
-        idle.close_input();
-        idle.wait(RUN)?;
-        scenario.ask("P8", "KiB per idle connection", true, 4.0, Some(each / 1024.0));
+        let idle = idle_memory(&lockgate, &[])?;
+        let begun = idle_memory(&lockgate, &["--transaction"])?;
+        scenario.ask("P8", "KiB per idle connection", true, 4.0, Some(idle));
+        scenario.notes.push(format!(
+            "with MAIL and RCPT said, and a connection to the next hop taken: {begun:.1} KiB"
+        ));
         Ok(scenario)
     }
 
@@ -145,7 +149,9 @@ impl Bench {
         scenario.ask("P8", "disk / payload at 1 KiB", true, 1.5, Some(disk / payload));
         let (lockgate, start) = lockgate.restart(START)?;
         scenario.ask("P9", "seconds until it serves", true, 3.0, Some(start.as_secs_f64()));
-        drop(lockgate);
+        let all = 1_000 + 2 * part + bulk;
+        let growth = replay_growth(&lockgate, &sink, all, part)?;
+        scenario.ask("P11", "CPU per message replayed, many held / few held", true, 1.1, growth);
         Ok(scenario)
     }
 
@@ -224,6 +230,20 @@ impl Bench {
     }
 }
 
+/// KiB of user memory that each of many connections takes.
+fn idle_memory(lockgate: &Lockgate, arguments: &[&str]) -> Result<f64> {
+    let before = lockgate.component().memory()?;
+    let mut command = this();
+    command.args(["idle", "--to", &lockgate.address()?.to_string()]);
+    command.args(["--connections", &IDLE.to_string()]).args(arguments);
+    let mut idle = Component::spawn("idle", &command, Placement::Anywhere)?;
+    idle.wait_for_output("ready", RUN)?;
+    let grown = lockgate.component().memory()?.saturating_sub(before) as f64;
+    idle.close_input();
+    idle.wait(RUN)?;
+    Ok(grown / IDLE as f64 / 1024.0)
+}
+
 /// Releases lockgate's gate and waits for the last delivery; with the microseconds from the command
 /// to the first.
 fn released(lockgate: &Lockgate, sink: &Component, messages: u64) -> Result<(Run, f64)> {
@@ -236,6 +256,46 @@ fn released(lockgate: &Lockgate, sink: &Component, messages: u64) -> Result<(Run
     let cpu = lockgate.component().cpu()?.saturating_sub(cpu);
     let first = (last.first_ns.saturating_sub(order)) as f64 / 1e3;
     Ok((delivered("lockgate", messages, last.last_ns.saturating_sub(order), cpu), first))
+}
+
+/// Releases `all` messages: CPU time of the second `part` of them over that of the last but one.
+fn replay_growth(
+    lockgate: &Lockgate,
+    sink: &Component,
+    all: u64,
+    part: u64,
+) -> Result<Option<f64>> {
+    let to = sink.address()?;
+    sink::zero(to)?;
+    lockgate.run(&["release", GATE])?;
+    // CPU time, and messages delivered, when so many were.
+    let at = |messages: u64| -> Result<(f64, u64)> {
+        let delivered = within(RUN, || {
+            let delivered = sink::stat(to)?.messages;
+            Ok((delivered >= messages).then_some(delivered))
+        })?;
+        let delivered = delivered.context("the replay does not go on")?;
+        Ok((lockgate.component().cpu()?.as_secs_f64(), delivered))
+    };
+    let cost = |from: (f64, u64), to: (f64, u64)| (to.0 - from.0) / (to.1 - from.1) as f64;
+    let many = cost(at(part)?, at(2 * part)?);
+    let few = cost(at(all - 2 * part)?, at(all - part)?);
+    wait_for(sink, all)?;
+    Ok(Some(many / few))
+}
+
+/// Waits until a component rests: what it does behind a load (segments ahead, say) is not the next's.
+fn settle(component: &Component) -> Result<()> {
+    let mut last = component.cpu()?;
+    let mut since = Instant::now();
+    within(START, || {
+        let cpu = component.cpu()?;
+        if cpu.saturating_sub(last) > RESTING {
+            (last, since) = (cpu, Instant::now());
+        }
+        Ok((since.elapsed() > RESTED).then_some(()))
+    })?;
+    Ok(())
 }
 
 fn released_by_postfix(peer: &Component, sink: &Component, messages: u64) -> Result<Run> {

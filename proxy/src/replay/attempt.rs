@@ -127,7 +127,7 @@ pub(super) async fn attempt(
     let gate = context.corridor.gate.name();
     let spool = &context.corridor.spool;
     let loaded = match loaded {
-        Some(loaded) => loaded.as_it_stands(spool),
+        Some(loaded) => loaded.with_its_stand(spool),
         None => load(spool, id).await,
     };
     let mut message = match loaded {
@@ -385,7 +385,7 @@ impl Loaded {
     }
 
     /// The same, with what became of its forward-paths since it was read.
-    fn as_it_stands(mut self, spool: &Spool) -> Result<Self, LoadError> {
+    fn with_its_stand(mut self, spool: &Spool) -> Result<Self, LoadError> {
         let id = self.held.id;
         let summary = spool.summary(id).ok_or(LoadError::NotHeld(id))?;
         self.held.paths = summary.paths.iter().cloned().collect();
