@@ -143,7 +143,6 @@ pub(super) async fn attempt(
             return ended;
         }
     };
-    let _comer = spool.comer();
     let mut paths = due_paths(&message.held);
     let Some(envelope) = narrowed(&message.held.envelope, &paths) else {
         return ended;

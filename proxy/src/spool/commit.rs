@@ -193,23 +193,26 @@ impl Committer {
 
     /// Drives the machine until it is closed or every caller is gone.
     pub(super) fn run(&mut self, arriving: &mut mpsc::UnboundedReceiver<Job>) {
+        let wait = Duration::from_millis(u64::from(self.shared.config.commit_wait_ms));
         let mut closed = false;
         while !closed {
             let Some(first) = arriving.blocking_recv() else {
                 break;
             };
-            let mut bytes = first.bytes();
-            let mut jobs = vec![first];
-            gather_into(&mut jobs, &mut bytes, arriving);
-            let wait = self.wait(jobs.len());
-            if !wait.is_zero() && bytes < BATCH_BYTES {
+            if !wait.is_zero() {
                 #[allow(
                     clippy::disallowed_methods,
                     reason = "bounded; what arrives meanwhile shares the sync, and that is all \
                               this thread is for"
                 )]
                 std::thread::sleep(wait);
-                gather_into(&mut jobs, &mut bytes, arriving);
+            }
+            let mut bytes = first.bytes();
+            let mut jobs = vec![first];
+            while bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
+                let Ok(job) = arriving.try_recv() else { break };
+                bytes += job.bytes();
+                jobs.push(job);
             }
             closed = self.step(jobs);
         }
@@ -219,17 +222,6 @@ impl Committer {
         self.close_active();
         self.ahead.end();
         self.remove_emptied();
-    }
-
-    /// How long a batch waits for others, with so many jobs there already.
-    fn wait(&self, jobs: usize) -> Duration {
-        let config = &self.shared.config;
-        let always = Duration::from_millis(u64::from(config.commit_wait_ms));
-        if self.shared.company.is_worth_a_wait(jobs) {
-            always.max(Duration::from_micros(u64::from(config.gather_us)))
-        } else {
-            always
-        }
     }
 
     /// One batch; a panic in it poisons the segment and goes no further. True when closed.
@@ -751,19 +743,6 @@ impl Committer {
         self.active = None;
         self.poison(number, &HoldError::Poisoned);
         self.books.close_all();
-    }
-}
-
-/// Adds what has arrived, up to the size of a batch.
-fn gather_into(
-    jobs: &mut Vec<Job>,
-    bytes: &mut usize,
-    arriving: &mut mpsc::UnboundedReceiver<Job>,
-) {
-    while *bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
-        let Ok(job) = arriving.try_recv() else { break };
-        *bytes += job.bytes();
-        jobs.push(job);
     }
 }
 

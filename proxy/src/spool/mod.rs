@@ -12,7 +12,7 @@
 //!
 //! Reading order: `mark` and `held` (what callers see), `format` and `marks` (bytes on disk),
 //! `seal`, `segment`, `read`, `index`, `space`, `writer` with `pieces`, `commit` (the only one that writes) with
-//! `books`, `ahead`, `answers` and `company`, `recover` with `walk`.
+//! `books`, `ahead` and `answers`, `recover` with `walk`.
 //!
 //! Not here: replies, and when or in which order to try.
 
@@ -20,7 +20,6 @@ mod ahead;
 mod answers;
 mod books;
 mod commit;
-mod company;
 mod error;
 mod format;
 mod held;
@@ -53,8 +52,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::id::TransactionId;
 use answers::Waiter;
 use commit::{Committer, Job};
-pub use company::Comer;
-use company::Company;
 pub use error::{Damage, HoldError, LoadError, MarkError, OpenError};
 pub use held::{Arrival, Count, DataReader, HeldMessage, Lane, Summary, Totals};
 pub use id::SpoolId;
@@ -88,9 +85,6 @@ pub struct Config {
     /// Longest wait of a message for others to share its sync. 0: commit at once; messages that
     /// arrive during a sync share the next.
     pub commit_wait_ms: u32,
-    /// While 16 messages or more are being received or tried: how long a commit waits for theirs, in
-    /// microseconds, so that one sync serves many (0 to 10000). Fewer never wait.
-    pub gather_us: u32,
     /// Free space below which new transactions get 452.
     pub free_bytes_min: u64,
     /// Size at which a segment is closed and the next one begun (1 MiB to 1 GiB). A segment
@@ -108,7 +102,6 @@ impl Default for Config {
         Self {
             directory: "spool".into(),
             commit_wait_ms: 0,
-            gather_us: 400,
             free_bytes_min: 1 << 30,
             segment_bytes: 64 << 20,
             prepared_segments: 1,
@@ -131,9 +124,6 @@ impl Config {
         if self.commit_wait_ms > 1000 {
             return Err(OpenError::Config("commit_wait_ms must be at most 1000"));
         }
-        if self.gather_us > 10_000 {
-            return Err(OpenError::Config("gather_us must be at most 10000"));
-        }
         Ok(())
     }
 }
@@ -146,7 +136,6 @@ struct Shared {
     index: Arc<Mutex<Index>>,
     readers: Arc<Readers>,
     space: Arc<Space>,
-    company: Company,
     changes: watch::Sender<u64>,
 }
 
@@ -227,7 +216,6 @@ impl Spool {
             gates: gates.into(),
             index: Arc::new(Mutex::new(recovered.index)),
             space,
-            company: Company::default(),
             changes: watch::Sender::new(0),
         });
         let mut committer =
@@ -272,12 +260,6 @@ impl Spool {
             .and_then(|index| u16::try_from(index).ok())
             .ok_or_else(|| HoldError::UnknownGate(Arc::clone(gate)))?;
         Writer::new(self, reservation, format::Beginning::new(id, gate, lane, &envelope, &arrival))
-    }
-
-    /// To be held by whoever is about to write marks, along with others: their syncs are shared.
-    #[must_use]
-    pub fn comer(&self) -> Comer {
-        self.shared.company.join()
     }
 
     /// Writes marks for forward-paths (by index in the envelope) of one message; durable and in

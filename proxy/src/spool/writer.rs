@@ -12,7 +12,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::answers::Waiter;
 use super::commit::Job;
-use super::company::Comer;
 use super::format::Beginning;
 use super::pieces::Pieces;
 use super::space::{MARKS_PER_PATH, Reservation};
@@ -26,7 +25,6 @@ pub struct Writer {
     queue: Arc<Semaphore>,
     // Held until the message is on disk or forgotten.
     _reservation: Reservation,
-    _comer: Comer,
     id: TransactionId,
     // Taken by the first frame.
     beginning: Option<Beginning>,
@@ -49,7 +47,6 @@ impl Writer {
             jobs: spool.jobs.clone(),
             queue: Arc::clone(&spool.queue),
             _reservation: reservation,
-            _comer: spool.comer(),
             id: beginning.id,
             beginning: Some(beginning),
             frame: Pieces::default(),
