@@ -294,7 +294,13 @@ impl Bench {
                 continue;
             }
             let sink = plain_sink(placement)?;
-            let started = peer.start(sink.address()?, placement, self.folder.path())?;
+            let started = match peer.start(sink.address()?, placement, self.folder.path()) {
+                Ok(started) => started,
+                Err(error) => {
+                    scenario.notes.push(format!("{} skipped: {error:#}", peer.name()));
+                    continue;
+                }
+            };
             let middle = Middle::Peer(peer, started);
             let (name, holds) = (peer.name().to_owned(), HOLDING.contains(&peer));
             subjects.push(Subject { name, middle, sink, tls: false, holds });
