@@ -10,6 +10,7 @@
 //! Needs root (Postfix changes to its own user) and the Debian package `postfix`.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
@@ -245,12 +246,17 @@ impl Postfix {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The queue, as `postqueue -j` shows it.
+    /// The queue, as `postqueue -j` shows it: each message once, though one that moves between two
+    /// queues while it looks is listed in both.
     #[must_use]
     #[track_caller]
     pub fn queue(&self) -> Vec<Value> {
         let output = self.run("postqueue", &["-j"]);
-        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let mut listed: Vec<Value> =
+            output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut seen = HashSet::new();
+        listed.retain(|message| seen.insert(message["queue_id"].to_string()));
+        listed
     }
 
     /// Tries to deliver all queued mail now.

@@ -26,6 +26,8 @@ pub(super) struct Ahead {
     read: HashMap<SpoolId, Loaded>,
     octets: usize,
     reading: HashSet<SpoolId>,
+    /// What could not be read: its attempt reads it, not another reading.
+    unread: HashSet<SpoolId>,
 }
 
 impl Ahead {
@@ -40,7 +42,8 @@ impl Ahead {
         if enough || !self.reading.is_empty() {
             return Vec::new();
         }
-        let unread = next.take(MESSAGES_MAX).filter(|id| !self.read.contains_key(id));
+        let known = |id: &SpoolId| self.read.contains_key(id) || self.unread.contains(id);
+        let unread = next.take(MESSAGES_MAX).filter(|id| !known(id));
         // At first few: the next attempt waits for the whole reading.
         let most = (connections as usize * 2).min(READING_MAX);
         let ids: Vec<SpoolId> = unread.take(most).collect();
@@ -53,8 +56,8 @@ impl Ahead {
         octets >= OCTETS_MAX / 2
     }
 
-    /// The reading that was begun ended with these; what is missing could not be read.
-    pub(super) fn came(&mut self, loaded: Vec<Loaded>) {
+    /// The reading that was begun ended with these; of the others `unread` could not be read.
+    pub(super) fn came(&mut self, loaded: Vec<Loaded>, unread: Vec<SpoolId>) {
         for loaded in loaded {
             // Taken out meanwhile, or all of them given up: nobody asks for it here.
             if self.reading.contains(&loaded.id()) {
@@ -62,6 +65,7 @@ impl Ahead {
                 self.read.insert(loaded.id(), loaded);
             }
         }
+        self.unread.extend(unread.into_iter().filter(|id| self.reading.contains(id)));
         self.reading.clear();
     }
 
@@ -73,14 +77,17 @@ impl Ahead {
     /// The message, if it was read; it is not kept any longer.
     pub(super) fn take(&mut self, id: SpoolId) -> Option<Loaded> {
         self.reading.remove(&id);
+        self.unread.remove(&id);
         let loaded = self.read.remove(&id)?;
         self.octets -= loaded.octets();
         Some(loaded)
     }
 
-    /// Keeps nothing: it will not be wanted soon.
+    /// Keeps nothing, nor what is being read now: it will not be wanted soon.
     pub(super) fn clear(&mut self) {
         self.read.clear();
+        self.reading.clear();
+        self.unread.clear();
         self.octets = 0;
     }
 }
@@ -102,10 +109,13 @@ mod tests {
         assert_eq!(reading, ids(1..5).collect::<Vec<_>>());
         assert!(reading.iter().all(|id| ahead.is_reading(*id)));
         assert!(ahead.begin(ids(5..1000), 2).is_empty());
-        // Nothing could be read: their attempts will say why.
-        ahead.came(Vec::new());
+        // Nothing could be read: their attempts will say why, and no reading tries them again.
+        ahead.came(Vec::new(), reading.clone());
         assert!(!ahead.is_reading(reading[0]));
-        assert_eq!(ahead.begin(ids(5..1000), 100).len(), READING_MAX);
+        let next = ahead.begin(ids(1..1000), 100);
+        assert_eq!((next.len(), next[0]), (READING_MAX, ids(5..6).next().unwrap()));
+        ahead.clear();
+        assert_eq!(ahead.begin(ids(1..1000), 2), reading);
     }
 
     #[test]

@@ -10,8 +10,8 @@
 //!   rule after its time.
 //! - A 5yz does not bounce by itself, and many of them pause the replay.
 //!
-//! Not here: one attempt (`attempt`), what is read before its turn (`ahead`), which message waits for what (`queue`), what a person does to
-//! held mail (`release`, `change`), what is shown (`status`).
+//! Not here: one attempt (`attempt`), what is read before its turn (`ahead`), which message waits for
+//! what (`queue`), what a person does to held mail (`release`, `change`), what is shown (`status`).
 
 mod ahead;
 mod attempt;
@@ -43,7 +43,7 @@ use crate::config::{Bounce, Settle};
 use crate::gate::{Effect, Errand, Gates, Holder, HolderKind, Order, Permit};
 use crate::outcome::Outcome;
 use crate::relay::{LinkError, Relay};
-use crate::spool::{Kept, Lane, Mark, PathState, SpoolId, Stand, Summary};
+use crate::spool::{Kept, Lane, LoadError, Mark, PathState, SpoolId, Stand, Summary};
 use crate::transaction::Corridor;
 use ahead::Ahead;
 use attempt::{Context, Ended, Feedback, Loaded, attempt};
@@ -297,21 +297,29 @@ impl Replayer {
             return;
         }
         let replayer = Arc::clone(self);
+        let mut reading = Reading { replayer, loaded: Vec::new(), unread: Vec::new() };
         task::spawn_blocking(move || {
             let mut octets = 0;
-            let mut loaded = Vec::with_capacity(ids.len());
             for id in ids {
                 if Ahead::is_enough(octets) {
                     break;
                 }
-                // What cannot be read is named by its attempt.
-                if let Ok(message) = Loaded::read(&replayer.corridor.spool, id) {
-                    octets += message.octets();
-                    loaded.push(message);
+                match Loaded::read(&reading.replayer.corridor.spool, id) {
+                    Ok(message) => {
+                        octets += message.octets();
+                        reading.loaded.push(message);
+                    }
+                    Err(error) => {
+                        // What is damaged is set aside now, so that no attempt will name it; any
+                        // other error is its attempt's.
+                        if matches!(error, LoadError::Damaged(_)) {
+                            let gate = reading.replayer.corridor.gate.name();
+                            tracing::error!(%id, gate, %error, "replay: the message cannot be read; it is kept and named");
+                        }
+                        reading.unread.push(id);
+                    }
                 }
             }
-            replayer.lock().ahead.came(loaded);
-            replayer.wake.notify_one();
         });
     }
 
@@ -594,6 +602,21 @@ impl Replayer {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Messages that are being read. However the reading ends, also by a panic, nobody waits for it any longer.
+struct Reading {
+    replayer: Arc<Replayer>,
+    loaded: Vec<Loaded>,
+    unread: Vec<SpoolId>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let (loaded, unread) = (std::mem::take(&mut self.loaded), std::mem::take(&mut self.unread));
+        self.replayer.lock().ahead.came(loaded, unread);
+        self.replayer.wake.notify_one();
     }
 }
 

@@ -249,6 +249,8 @@ impl Committer {
         batch.answers.tell();
         for (segment, (marks, markings)) in std::mem::take(&mut batch.markings) {
             self.write_marks(segment, marks, markings, &mut batch.answers);
+            // What is written is told, whatever becomes of the next.
+            batch.answers.tell();
         }
         for waiter in std::mem::take(&mut batch.acknowledgements) {
             batch.answers.acknowledged(waiter, self.acknowledge());

@@ -86,12 +86,19 @@ impl Writer {
     /// it keeps alive. Waits while the committer is behind.
     pub async fn take(&mut self, mut wire: Bytes) -> Result<(), HoldError> {
         self.count(wire.len())?;
+        let mut is_rest = false;
         while self.frame.len() + wire.len() > FRAME_BYTES {
             let now = wire.split_to(FRAME_BYTES - self.frame.len());
             self.frame.take(now);
             self.send_frame().await?;
+            is_rest = true;
         }
-        self.frame.take(wire);
+        if is_rest {
+            // It may be a few octets, and wait for long: it must not keep the whole buffer alive.
+            self.frame.copy(&wire);
+        } else {
+            self.frame.take(wire);
+        }
         Ok(())
     }
 
