@@ -19,6 +19,9 @@ use crate::load::talk::Talk;
 /// How long it may take to start or stop: a new segment is written with zeros first.
 const START: Duration = Duration::from_secs(30);
 
+/// Name of its configuration, in its folder.
+const CONFIG: &str = "lockgate.toml";
+
 /// Name of its one gate.
 pub(crate) const GATE: &str = "outbound";
 
@@ -95,13 +98,14 @@ impl Settings {
         let folder = folder_in(folder, "lockgate")?;
         let path = folder.path().to_owned();
         let listen = free_address()?;
-        let config = path.join("lockgate.toml");
-        fs::write(&config, self.toml(listen, sink))?;
-        let init = Command::new(&binary).args(["init", "--config"]).arg(&config).output()?;
+        fs::write(path.join(CONFIG), self.toml(listen, sink))?;
+        // From within its folder: the address of a socket takes no long path.
+        let mut init = Command::new(&binary);
+        let init = init.args(["init", "--config", CONFIG]).current_dir(&path).output()?;
         ensure!(init.status.success(), "init: {}", String::from_utf8_lossy(&init.stderr));
 
         let mut command = Command::new(&binary);
-        command.args(["serve", "--config"]).arg(&config).current_dir(&path);
+        command.args(["serve", "--config", CONFIG]).current_dir(&path);
         let mut component = Component::spawn("lockgate", &command, self.placement)?;
         component = component.at(listen).keeping(folder);
         component.wait_until_open(START)?;
@@ -176,8 +180,7 @@ impl Lockgate {
         let placement = component.placement();
         let folder = component.end_and_keep_folder()?.context("it has a folder")?;
         let mut command = Command::new(&binary);
-        command.args(["serve", "--config"]).arg(folder.path().join("lockgate.toml"));
-        command.current_dir(folder.path());
+        command.args(["serve", "--config", CONFIG]).current_dir(folder.path());
         let began = Instant::now();
         let mut component = Component::spawn("lockgate", &command, placement)?.at(address);
         component = component.keeping(folder);
@@ -204,7 +207,6 @@ impl Lockgate {
     /// one here too.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<(i32, String)> {
         let mut command = Command::new(&self.binary);
-        // From within its folder: the address of a socket takes no long path.
         command.current_dir(&self.folder).args(["--data", "data"]).args(arguments);
         let output = command.output()?;
         let code = output.status.code().context("ended by a signal")?;
