@@ -198,25 +198,25 @@ impl Bench {
             command.args(["--tls-key".as_ref(), key.as_os_str()]);
             listening("sink", command, Placement::Anywhere)
         };
-        let through = sink()?;
-        let settings = self.settings(Role::Pass).tls_to_member("require");
-        let lockgate = settings.start(through.address()?, self.folder.path())?;
-        let subjects = vec![
-            Subject {
-                name: "direct".to_owned(),
-                middle: Middle::Nothing,
-                sink: sink()?,
-                tls: true,
-                holds: false,
-            },
-            Subject {
-                name: "lockgate".to_owned(),
-                middle: Middle::Lockgate(lockgate),
+        let mut subjects = vec![Subject {
+            name: "direct".to_owned(),
+            middle: Middle::Nothing,
+            sink: sink()?,
+            tls: true,
+            holds: false,
+        }];
+        for (name, workers) in [("lockgate", "1"), ("lockgate-workers", "2")] {
+            let through = sink()?;
+            let settings = self.settings(Role::Pass).tls_to_member("require");
+            let settings = settings.set("session", "workers", workers);
+            subjects.push(Subject {
+                name: name.to_owned(),
+                middle: Middle::Lockgate(settings.start(through.address()?, self.folder.path())?),
                 sink: through,
                 tls: false,
                 holds: false,
-            },
-        ];
+            });
+        }
         self.measure(&mut scenario, &subjects, &load, Placement::Anywhere)?;
         let rate = ratio(&scenario, "lockgate", "direct", |run| run.per_second);
         scenario.ask("P4", "messages/s / a client that does TLS itself", false, 3.0, rate);

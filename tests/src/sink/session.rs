@@ -126,11 +126,14 @@ impl Connection<'_> {
                 }
                 Ok(flow)
             }
-            "DATA" if self.rcpt_lines.is_empty() => self.say("554 5.5.1 no valid recipients"),
-            "DATA" => match self.answer(Stage::Data, line, "354 go ahead")? {
-                Flow::On(354) => self.data(),
-                flow => Ok(flow),
-            },
+            "DATA" => {
+                let nobody = self.rcpt_lines.is_empty();
+                let reply = if nobody { "554 5.5.1 no valid recipients" } else { "354 go ahead" };
+                match self.answer(Stage::Data, line, reply)? {
+                    Flow::On(354) => self.data(),
+                    flow => Ok(flow),
+                }
+            }
             "RSET" => {
                 self.forget_transaction();
                 self.answer(Stage::Rset, line, "250 2.0.0 ok")
