@@ -28,6 +28,7 @@ use crate::config::{self, Config, Origin};
 use crate::gate::{Effect, Epoch, Gate, Gates, Holder, HolderKind, OrderBook, OrderError, Plan};
 use crate::health::{self, Health};
 use crate::id::Ids;
+use crate::journal::Journal;
 use crate::listener::Listener;
 use crate::metrics::{Metrics, RelayCounts};
 use crate::relay::{HostPort, Memory, NextHop, Relay, Tls, TlsDemand, TlsError, Trust};
@@ -157,6 +158,7 @@ pub enum AppError {
 pub struct Proxy {
     config: Config,
     spool: Spool,
+    journal: Journal,
     gates: Vec<RunningGate>,
     housekeeping: TaskTracker,
     stop_housekeeping: CancellationToken,
@@ -295,6 +297,7 @@ impl Proxy {
             gates: Arc::clone(&core.gates),
             doors,
             spool: core.spool.clone(),
+            journal: core.journal.clone(),
             metrics,
             started_unix_ms: clock::unix_ms(),
             host: Arc::clone(&core.host),
@@ -313,9 +316,11 @@ impl Proxy {
             })
             .collect();
         tracing::info!(data = %config.data.display(), "serving");
-        let spool = core.spool;
+        let every = config.journal.flush_interval();
+        housekeeping.spawn(keep(core.journal.clone(), every, stop_housekeeping.clone()));
+        let (spool, journal) = (core.spool, core.journal);
         let workers = vec![workers, replaying];
-        Ok(Self { config, spool, gates, housekeeping, stop_housekeeping, admin, workers })
+        Ok(Self { config, spool, journal, gates, housekeeping, stop_housekeeping, admin, workers })
     }
 
     /// Where a gate listens.
@@ -346,9 +351,13 @@ impl Proxy {
         self.stop_housekeeping.cancel();
         self.housekeeping.close();
         self.housekeeping.wait().await;
-        let spool = self.spool.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || spool.close()).await {
-            tracing::error!(%error, "the spool was not closed cleanly");
+        let (spool, journal) = (self.spool.clone(), self.journal.clone());
+        let close = move || {
+            spool.close();
+            journal.close(clock::unix_nanos());
+        };
+        if let Err(error) = tokio::task::spawn_blocking(close).await {
+            tracing::error!(%error, "spool and journal were not closed cleanly");
         }
         self.admin.stop().await;
         let end = move || self.workers.into_iter().for_each(Workers::end);
@@ -359,11 +368,31 @@ impl Proxy {
     }
 }
 
+/// Writes and syncs what waits in the journal, until it is told to stop.
+async fn keep(journal: Journal, every: Duration, stop: CancellationToken) {
+    let mut due = tokio::time::interval(every);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(due.tick()).await.is_some() {
+        let journal = journal.clone();
+        let ticked = tokio::task::spawn_blocking(move || journal.tick(clock::unix_nanos())).await;
+        if let Err(error) = ticked {
+            tracing::error!(%error, "journal: writing broke off");
+        }
+    }
+}
+
+/// Names this boot of the system; empty where it has no name.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
 /// What all gates share.
 struct Core {
     disk_root: PathBuf,
     gates: Arc<Gates>,
     spool: Spool,
+    journal: Journal,
     ids: Arc<Ids>,
     memory: Arc<Memory>,
     host: Arc<str>,
@@ -423,6 +452,8 @@ impl Core {
         for order in gates.orders() {
             tracing::warn!(gate = order.gate, id = order.id, effect = ?order.effect, holder = ?order.holder, reason = order.reason, "order in force");
         }
+        let journal =
+            Journal::open(Arc::clone(&disk), &config.journal, &boot_id(), clock::unix_nanos());
         let (memory, doubt) = Memory::load(disk).map_err(at)?;
         if let Some(doubt) = doubt {
             let reason = format!(
@@ -440,6 +471,7 @@ impl Core {
             disk_root: config.data.clone(),
             gates,
             spool,
+            journal,
             ids: Arc::new(Ids::new(report.last_id)),
             memory: Arc::new(memory),
             host: config.host().into(),
@@ -484,6 +516,7 @@ impl Core {
             gate: own.clone(),
             relay: Arc::clone(&relay),
             spool: self.spool.clone(),
+            journal: self.journal.clone(),
             ids: Arc::clone(&self.ids),
             health: Arc::clone(&health),
             metrics: Arc::clone(&counts),

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::gate::BRAKE_FILE;
 use crate::relay::HostPort;
 use crate::session::Networks;
-use crate::{metrics, relay, replay, session, spool};
+use crate::{journal, metrics, relay, replay, session, spool};
 
 /// The whole configuration (`lockgate.toml`).
 #[derive(Clone, Debug, Deserialize)]
@@ -44,6 +44,8 @@ pub struct Config {
     pub relay: relay::Config,
     /// Where held mail lives.
     pub spool: spool::Config,
+    /// The book of what was handed over.
+    pub journal: journal::Config,
     /// Pace and schedule of replay.
     pub replay: replay::Config,
     /// The gates.
@@ -76,6 +78,7 @@ impl Default for Config {
             session: session::Config::default(),
             relay: relay::Config::default(),
             spool: spool::Config::default(),
+            journal: journal::Config::default(),
             replay: replay::Config::default(),
             gates: Vec::new(),
             origin: Origin::File,
@@ -410,6 +413,7 @@ impl Config {
         if self.gates.is_empty() {
             return Err("no [[gate]] is configured: lockgate has nothing to stand before".into());
         }
+        self.journal.check()?;
         for (place, gate) in self.gates.iter().enumerate() {
             gate.check(&self.gates).map_err(|what| {
                 let name = if gate.name.is_empty() {

@@ -5,20 +5,22 @@
 //!
 //! | layer | modules |
 //! |--:|---|
-//! | 0 | `clock` moments; `id` names of transactions; `outcome` how they end; `stream` a TCP or TLS connection; `workers` threads that serve |
-//! | 1 | `gate` pass, hold or refuse; `relay` the one door out; `spool` held mail on disk |
+//! | 0 | `clock` moments; `digest` SHA-256; `id` names of transactions; `outcome` how they end; `stream` a TCP or TLS connection; `workers` threads that serve |
+//! | 1 | `gate` pass, hold or refuse; `journal` what was handed over; `relay` the one door out; `spool` held mail on disk |
 //! | 2 | `metrics`; `health` notices a member that is away or is another |
 //! | 3 | `transaction` the two corridors; `replay` held mail goes out; `probe` |
 //! | 4 | `session` and `listener`, the one door in; `admin` and its wire types `api` |
 //! | 5 | `config`, `check`, `app` |
 
 pub mod clock;
+pub mod digest;
 pub mod id;
 pub mod outcome;
 pub mod stream;
 pub mod workers;
 
 pub mod gate;
+pub mod journal;
 pub mod relay;
 pub mod spool;
 

@@ -25,6 +25,7 @@ use smtp::{
 use crate::clock;
 use crate::gate::{Closed, Errand, Fenced, MemberIndex, Permit};
 use crate::id::TransactionId;
+use crate::journal::{Doing, Ended, Facts, Offered};
 use crate::outcome::Outcome;
 use crate::relay::{Connection, FinishError, LinkError, Stage};
 use crate::transaction::Corridor;
@@ -225,6 +226,8 @@ async fn talk(
     }
     result.stage = Stage::EndOfData;
     permit.pass_final_dot()?;
+    let facts = facts(corridor, permit.id(), envelope, result);
+    corridor.journal.offered(&Offered { at_ns: clock::unix_nanos(), facts });
     match connection.finish([message, &[], &[]], waits.block, waits.final_reply).await {
         Ok(reply) => positive(reply),
         Err(FinishError::Before(error)) => Err(Failure::Link(error)),
@@ -334,6 +337,33 @@ fn words_of(closed: &Closed) -> String {
     format!("the gate lets nothing through now: {}", orders.join("; "))
 }
 
+/// What the journal is to know of it.
+fn facts<'a>(
+    corridor: &'a Corridor,
+    id: TransactionId,
+    envelope: &'a Envelope,
+    result: &'a ProbeResult,
+) -> Facts<'a> {
+    Facts {
+        id: id.as_u64(),
+        doing: Doing::Probe,
+        gate: corridor.gate.name().into(),
+        member: Some(result.member.as_str().into()),
+        client: None,
+        told_ident: false,
+        from: record::from_of(&envelope.sender).into(),
+        to: envelope.recipients().iter().map(|to| to.path.to_string().into()).collect(),
+        message_id: Some(result.message_id.as_str().into()),
+        media_type: None,
+        processed: false,
+        header_octets: 0,
+        header_sha256: None,
+        began_ns: id.as_u64().saturating_mul(1000),
+        tls: result.tls.as_deref().map(Into::into),
+        settled: Vec::new(),
+    }
+}
+
 fn log(
     corridor: &Corridor,
     id: TransactionId,
@@ -342,6 +372,16 @@ fn log(
     outcome: Outcome,
     (began, octets): (Instant, usize),
 ) {
+    corridor.journal.ended(&Ended {
+        at_ns: clock::unix_nanos(),
+        id: id.as_u64(),
+        facts: Some(facts(corridor, id, envelope, result)),
+        outcome: outcome.into(),
+        reply: result.reply.as_str().into(),
+        others: Vec::new(),
+        size: octets as u64,
+        content_sha256: None,
+    });
     let (from, to) = record::paths_of(envelope);
     Record {
         id,
@@ -477,6 +517,8 @@ mod tests {
             counts,
         ));
         let config = spool::Config { free_bytes_min: 0, ..spool::Config::default() };
+        let journal = crate::journal::Config::default();
+        let journal = crate::journal::Journal::open(Arc::clone(&disk), &journal, "", 0);
         let (spool, _) = Spool::open(disk, &config, Key::from_bytes([7; 32]), &[name]).unwrap();
         let ids = Arc::new(Ids::new(None));
         let health = Arc::new(Health::new(
@@ -495,6 +537,7 @@ mod tests {
             gate,
             relay,
             spool,
+            journal,
             ids,
             health,
             metrics,

@@ -53,8 +53,9 @@ impl HeaderPeek {
         Self::default()
     }
 
-    /// Takes the next piece of mail data; cheap once the header has ended.
-    pub fn push(&mut self, wire: &[u8]) {
+    /// Takes the next piece of mail data, and says how many of its octets belong to the header; cheap once
+    /// that has ended.
+    pub fn push(&mut self, wire: &[u8]) -> usize {
         let mut rest = wire;
         while !self.done && !rest.is_empty() {
             let (piece, tail, whole) = match memchr(b'\n', rest) {
@@ -76,6 +77,7 @@ impl HeaderPeek {
                 }
             }
         }
+        wire.len() - rest.len()
     }
 
     /// Mail data has ended, perhaps without an empty line.
@@ -247,9 +249,9 @@ mod tests {
     #[test]
     fn the_empty_line_ends_the_header() {
         let mut peek = HeaderPeek::new();
-        peek.push(b"Message-ID: <a>\r\n");
+        assert_eq!(peek.push(b"Message-ID: <a>\r\n"), 17);
         assert!(!peek.done());
-        peek.push(b"\r\nReceived: x\r\n");
+        assert_eq!(peek.push(b"\r\nReceived: x\r\n"), 2, "the empty line is the header's last");
         assert!(peek.done());
         assert_eq!((peek.message_id(), peek.received_count()), (Some("<a>"), 0));
     }

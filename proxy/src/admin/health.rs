@@ -15,7 +15,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -143,6 +145,40 @@ fn family<L: EncodeLabelSet, V: EncodeGaugeValue>(
     Ok(())
 }
 
+/// One gauge without labels.
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    value: u64,
+) -> fmt::Result {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+}
+
+impl Readings {
+    fn journal(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stand = self.parts.journal.stand();
+        gauge(encoder, ("journal_bytes", "Octets of the journal"), stand.bytes)?;
+        gauge(
+            encoder,
+            ("journal_open_items", "Offered to a next hop, with no end known yet"),
+            stand.open as u64,
+        )?;
+        gauge(
+            encoder,
+            ("journal_failing", "1 while the journal cannot be written"),
+            u64::from(stand.failing),
+        )?;
+        encoder
+            .encode_descriptor(
+                "journal_unwritten_entries",
+                "Entries that could not be written since the start",
+                None,
+                MetricType::Counter,
+            )?
+            .encode_counter::<NoLabelSet, _, u64>(&stand.unwritten, None)
+    }
+}
+
 impl Collector for Readings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
@@ -206,6 +242,7 @@ impl Collector for Readings {
                 (reading.labels(), u64::from(paused))
             }),
         )?;
+        self.journal(encoder)?;
         encoder
             .encode_descriptor(
                 "spool_free_bytes",

@@ -54,6 +54,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::path;
 use crate::gate::Gates;
+use crate::journal::Journal;
 use crate::metrics::{GateMetrics, Metrics};
 use crate::replay::Replayer;
 use crate::spool::{Count, Spool, SpoolId, Totals};
@@ -117,6 +118,8 @@ pub struct Parts {
     pub doors: Vec<Door>,
     /// Held mail.
     pub spool: Spool,
+    /// What was handed over.
+    pub journal: Journal,
     /// The metrics that are counted as things happen.
     pub metrics: Metrics,
     /// When the process started.

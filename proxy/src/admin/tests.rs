@@ -62,6 +62,7 @@ async fn house() -> House {
     let names: Vec<spool::GateName> = ["outbound", "inbound", "back"].map(Arc::from).into();
     let config = spool::Config { free_bytes_min: 1 << 20, ..spool::Config::default() };
     let key = Key::from_bytes([7; 32]);
+    let journal = Journal::open(Arc::clone(&shared), &crate::journal::Config::default(), "", 0);
     let (spool, _) = Spool::open(Arc::clone(&shared), &config, key, &names).unwrap();
     let book = OrderBook::load(Arc::clone(&shared), &[], 1).unwrap();
     let plans = names
@@ -112,6 +113,7 @@ async fn house() -> House {
                 gate,
                 relay,
                 spool: spool.clone(),
+                journal: journal.clone(),
                 ids: Arc::clone(&ids),
                 health,
                 metrics: Arc::clone(&counts),
@@ -140,6 +142,7 @@ async fn house() -> House {
         gates,
         doors,
         spool,
+        journal,
         metrics,
         started_unix_ms: 0,
         host: Arc::from("mx.example"),

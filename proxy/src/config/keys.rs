@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error};
 use toml::de::{DeTable, DeValue};
 
 use super::{Config, ConfigError, Gate, Log, Member, line_of};
-use crate::{metrics, relay, replay, session, spool};
+use crate::{journal, metrics, relay, replay, session, spool};
 
 /// Checks every table of `text`.
 pub(super) fn check(text: &str, path: &Path) -> Result<(), ConfigError> {
@@ -26,6 +26,7 @@ pub(super) fn check(text: &str, path: &Path) -> Result<(), ConfigError> {
     place.section(root, "session", &fields::<session::Config>())?;
     place.section(root, "relay", &fields::<relay::Config>())?;
     place.section(root, "spool", &fields::<spool::Config>())?;
+    place.section(root, "journal", &fields::<journal::Config>())?;
     place.section(root, "replay", &fields::<replay::Config>())?;
     for gate in tables(root, "gate") {
         place.table(gate, "[[gate]]", &fields::<Gate>())?;

@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use smtp::{
     Envelope, Extension, Extensions, Owed, Parameter, Recipient, Reply, Sender, Xforward,
-    XforwardSource,
+    XforwardAttribute, XforwardSource,
 };
 
 use super::queue::Source;
 use super::schedule::Schedule;
-use crate::clock::unix_ms;
+use super::told::{self, Received, Told};
+use crate::clock::{unix_ms, unix_nanos};
 use crate::gate::Permit;
+use crate::journal::{self, Ended as JournalEnded, Offered};
 use crate::outcome::Outcome;
 use crate::relay::{FinishError, LinkError, Relay, Stage, Taken, Waits};
 use crate::spool::{
@@ -83,7 +85,7 @@ pub(super) struct Ended {
 }
 
 /// What became of one forward-path.
-enum PathOutcome {
+pub(super) enum PathOutcome {
     Relayed(Reply),
     Deferred(Reply),
     Refused(Reply),
@@ -94,11 +96,11 @@ enum PathOutcome {
 }
 
 /// One forward-path of the attempt.
-struct Path {
+pub(super) struct Path {
     index: u32,
     attempts: u32,
     open_ms: u64,
-    outcome: Option<PathOutcome>,
+    pub(super) outcome: Option<PathOutcome>,
 }
 
 /// Tries the forward-paths of one message that are due; `loaded` is the message, where it was read
@@ -109,7 +111,7 @@ pub(super) async fn attempt(
     id: SpoolId,
     loaded: Option<Loaded>,
 ) -> Ended {
-    let began = Instant::now();
+    let (began, began_ns) = (Instant::now(), unix_nanos());
     let mut ended = Ended {
         id,
         member: context.member,
@@ -171,6 +173,11 @@ pub(super) async fn attempt(
         link: None,
         heard: false,
         fenced: false,
+        began_ns,
+        ident: false,
+        tls: tls.as_deref(),
+        offered: false,
+        received: None,
     };
     let mut usable = delivery.run_or_fence(&mut taken).await;
     // A pooled connection that had died meanwhile is no fault of the member: nothing was heard on
@@ -196,7 +203,40 @@ pub(super) async fn attempt(
     ended.feedback = delivery.feedback;
     let last = delivery.reply.take();
     let lost = delivery.link.take();
+    let (offered, ident) = (delivery.offered, delivery.ident);
+    let received = delivery.received.take();
+    let told = Told {
+        context,
+        id,
+        lane: message.held.lane,
+        arrival: &message.held.arrival,
+        message_id: message.held.message_id.as_deref(),
+        envelope: &envelope,
+        began_ns,
+        ident,
+        tls: tls.as_deref(),
+    };
+    let facts = (!offered).then(|| told.facts(&paths));
+    let others = told::ends(&paths);
+    let reply = last.as_ref().map_or_else(
+        || lost.as_ref().map_or_else(String::new, ToString::to_string),
+        journal::text_of,
+    );
+    let mut entry = JournalEnded {
+        at_ns: 0,
+        id: id.transaction().as_u64(),
+        facts,
+        outcome: journal::Outcome::Deferred,
+        reply: reply.into(),
+        others,
+        size: received.as_ref().map_or(0, Received::octets),
+        content_sha256: received.as_ref().and_then(Received::value),
+    };
     conclude(context, &mut ended, paths, lost.as_ref()).await;
+    entry.at_ns = unix_nanos();
+    entry.outcome = ended.outcome.into();
+    entry.others.retain(|end| (end.outcome, &end.reply) != (entry.outcome, &entry.reply));
+    context.corridor.journal.ended(&entry);
     context.corridor.metrics.replayed(ended.outcome);
     if !Record::wanted() {
         return ended;
@@ -262,14 +302,7 @@ async fn conclude(
             }
             PathOutcome::Blocked(need) => {
                 blocked += 1;
-                let text = match need {
-                    Need::EightBitMime => "the member does not offer 8BITMIME".to_owned(),
-                    Need::SmtpUtf8 => "the member does not offer SMTPUTF8".to_owned(),
-                    Need::Size(octets) => {
-                        format!("the SIZE that the member offers is below {octets} octets")
-                    }
-                };
-                Mark::Kept { why: Kept::Blocked(need), reply: text.into() }
+                Mark::Kept { why: Kept::Blocked(need), reply: told::words_of(need).into() }
             }
             PathOutcome::Deferred(reply) => {
                 deferred += 1;
@@ -431,9 +464,32 @@ struct Delivery<'a> {
     heard: bool,
     /// A fence came down before the final dot.
     fenced: bool,
+    began_ns: u64,
+    /// The next hop hears our id.
+    ident: bool,
+    tls: Option<&'a str>,
+    /// The journal says that it was offered.
+    offered: bool,
+    /// Digest of what was sent.
+    received: Option<Received>,
 }
 
 impl Delivery<'_> {
+    fn told(&self) -> Told<'_> {
+        let held = &self.message.held;
+        Told {
+            context: self.context,
+            id: held.id,
+            lane: held.lane,
+            arrival: &held.arrival,
+            message_id: held.message_id.as_deref(),
+            envelope: self.envelope,
+            began_ns: self.began_ns,
+            ident: self.ident,
+            tls: self.tls,
+        }
+    }
+
     /// Runs to the end, or to a fence that comes before the final dot: then nothing has happened to
     /// the message. True: the connection may serve again.
     async fn run_or_fence(&mut self, taken: &mut Taken) -> bool {
@@ -519,6 +575,7 @@ impl Delivery<'_> {
     ) -> Result<(usize, Option<Reply>), LinkError> {
         let pipelining = offered.contains(Extension::Pipelining);
         let identity = self.queue_xforward(taken, offered);
+        self.ident = identity > 0 && offered.xforward().contains(XforwardAttribute::Ident);
         let connection = &mut taken.connection;
         connection.queue(Owed::Mail, |output| smtp::encode_mail(sender, output));
         let dsn = offered.contains(Extension::Dsn);
@@ -580,11 +637,14 @@ impl Delivery<'_> {
     async fn give(&mut self, taken: &mut Taken, waits: Waits) -> Result<(), LinkError> {
         let mut last = std::mem::take(&mut self.message.ahead);
         let mut octets = last.len() as u64;
+        let mut received = Received::new(self.message.held.lane);
+        received.update(&last);
         while !self.message.whole {
             taken.connection.mail_data(&[&last], waits.block).await?;
             match self.next_piece().await {
                 Some(piece) => {
                     octets += piece.len() as u64;
+                    received.update(&piece);
                     last = piece;
                 }
                 None if self.message.whole => last = Bytes::new(),
@@ -626,6 +686,10 @@ impl Delivery<'_> {
                 what: "the mark before the final dot could not be written".into(),
             });
         }
+        self.received = Some(received);
+        self.offered = true;
+        let facts = self.told().facts(self.paths);
+        self.context.corridor.journal.offered(&Offered { at_ns: unix_nanos(), facts });
         let asked = Instant::now();
         let finished =
             taken.connection.finish([&last, &[], &[]], waits.block, waits.final_reply).await;

@@ -25,6 +25,7 @@ mod retries;
 pub mod schedule;
 mod status;
 mod tally;
+mod told;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

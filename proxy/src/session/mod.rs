@@ -22,8 +22,8 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use rustls::ServerConfig;
 use smtp::{
-    Command, CommandFramer, DataScanner, Extension, Extensions, Framed, HeaderPeek, LineFault,
-    Recipient, Reply, Scan, Sender, Server, Step,
+    Command, CommandFramer, DataScanner, Extension, Extensions, Framed, LineFault, Recipient,
+    Reply, Scan, Sender, Server, Step,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -32,7 +32,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::{Alarm, Late, Stream};
-use crate::transaction::{ClientFacts, Content, Corridor, End, Transaction};
+use crate::transaction::{ClientFacts, Content, Corridor, End, Peeked, Transaction};
 
 pub use buffers::Buffers;
 pub use config::{Config, Networks};
@@ -422,7 +422,7 @@ impl Session {
         };
         transaction.begin_mail_data().await;
         let mut scanner = DataScanner::new();
-        let mut peek = HeaderPeek::new();
+        let mut peeked = Peeked::default();
         let mut size: u64 = 0;
         let mut refused: Option<Reply> = None;
         let is_large = self.expected > DATA_FIRST as u64;
@@ -463,7 +463,7 @@ impl Session {
                 transaction.abort();
             }
             if refused.is_none() {
-                refused = self.refusal_of(&mut peek, &mut size, &scan);
+                refused = self.refusal_of(&mut peeked, &mut size, &scan);
                 if refused.is_some() {
                     transaction.abort();
                 }
@@ -479,12 +479,12 @@ impl Session {
             }
             self.input.advance(rest);
         };
-        peek.finish();
+        peeked.finish();
         let smuggled = refused.as_ref() == Some(&Reply::BARE_LF_IN_DATA);
         let end = refused.map_or(End::Complete, End::Refused);
         let Scan { carried, content: octets, consumed, .. } = scan;
         let last = Content { carried, input: &mut self.input, octets };
-        let reply = transaction.finish(end, last, &peek, size).await;
+        let reply = transaction.finish(end, last, &peeked, size).await;
         self.input.advance(consumed - octets);
         self.server.data_ended();
         self.expected = size;
@@ -502,17 +502,15 @@ impl Session {
     }
 
     /// Looks at scanned content; says with which reply the message must be refused, if it must.
-    fn refusal_of(&self, peek: &mut HeaderPeek, size: &mut u64, scan: &Scan) -> Option<Reply> {
+    fn refusal_of(&self, peeked: &mut Peeked, size: &mut u64, scan: &Scan) -> Option<Reply> {
         for piece in [scan.carried, &self.input[..scan.content]] {
             *size += piece.len() as u64;
             if *size > self.size_limit() {
                 return Some(Reply::TOO_BIG);
             }
-            if !peek.done() {
-                peek.push(piece);
-                if peek.received_count() >= self.service.config.received_max {
-                    return Some(Reply::ROUTING_LOOP);
-                }
+            peeked.push(piece);
+            if peeked.header().received_count() >= self.service.config.received_max {
+                return Some(Reply::ROUTING_LOOP);
             }
         }
         None

@@ -14,6 +14,7 @@ use smtp::{Envelope, Reply};
 
 use super::{ClientFacts, Content, Corridor, Verb};
 use crate::clock;
+use crate::digest::Sha256;
 use crate::gate::Permit;
 use crate::outcome::Outcome;
 use crate::spool::{Arrival, HoldError, Lane, Reservation, Writer};
@@ -26,11 +27,13 @@ pub(super) struct Hold {
     sender: Option<smtp::Sender>,
     envelope: Option<Envelope>,
     writer: Option<Writer>,
+    /// Of mail data as received: without our trace field.
+    digest: Sha256,
     failed: Option<Reply>,
 }
 
 impl Hold {
-    pub(super) const fn new(permit: Permit) -> Self {
+    pub(super) fn new(permit: Permit) -> Self {
         Self {
             permit,
             waiting: Vec::new(),
@@ -38,8 +41,20 @@ impl Hold {
             sender: None,
             envelope: None,
             writer: None,
+            digest: Sha256::default(),
             failed: None,
         }
+    }
+
+    /// Looks at content before it is taken.
+    pub(super) fn digest(&mut self, content: &Content<'_>) {
+        if self.writer.is_some() {
+            content.pieces().into_iter().for_each(|piece| self.digest.update(piece));
+        }
+    }
+
+    pub(super) fn content_sha256(&self) -> Option<[u8; 32]> {
+        self.digest.value()
     }
 
     pub(super) const fn permit(&self) -> &Permit {

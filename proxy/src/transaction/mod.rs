@@ -17,6 +17,7 @@
 
 mod hold;
 mod pass;
+mod peeked;
 pub mod record;
 
 use std::net::SocketAddr;
@@ -24,12 +25,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
-use smtp::{HeaderPeek, Protocol, Recipient, Reply, Sender, Trace};
+use smtp::{Protocol, Recipient, Reply, Sender, Trace};
 
 use crate::clock;
 use crate::gate::{Fenced, Gate, Mode, Permit};
 use crate::health::{Consequence, Health};
 use crate::id::{Ids, TransactionId};
+use crate::journal::{self, Doing, Ended, Facts, Journal, Offered, PathEnd};
 use crate::metrics::GateMetrics;
 use crate::outcome::Outcome;
 use crate::relay::{Relay, Taken};
@@ -38,6 +40,7 @@ use crate::spool::Spool;
 use hold::Hold;
 use pass::{Pass, Settled};
 
+pub use peeked::Peeked;
 pub use record::Record;
 
 /// Octets that our trace field usually takes.
@@ -51,6 +54,8 @@ pub struct Corridor {
     pub relay: Arc<Relay>,
     /// Where held mail goes.
     pub spool: Spool,
+    /// Where everything that is handed over is written down.
+    pub journal: Journal,
     /// Gives ids.
     pub ids: Arc<Ids>,
     /// Told of members that cannot be reached.
@@ -88,6 +93,12 @@ pub struct Transaction {
     kind: Kind,
     /// Verbs that wait for their 451.
     refused: usize,
+    /// Verbs that were answered: MAIL, then each RCPT, then DATA.
+    answered: usize,
+    /// Forward-paths that were not accepted, by place, with the reply.
+    rejected: Vec<(usize, Reply)>,
+    /// The journal says already that it was offered.
+    offered: bool,
     _counted: Counted,
 }
 
@@ -196,6 +207,9 @@ impl Transaction {
             began: Instant::now(),
             kind,
             refused: 0,
+            answered: 0,
+            rejected: Vec::new(),
+            offered: false,
             _counted: Counted::new(&corridor.metrics),
         };
         transaction.push(Verb::Mail(sender));
@@ -229,6 +243,11 @@ impl Transaction {
         let mode = self.mode();
         for reply in &replies {
             self.corridor.metrics.replied(mode, reply);
+            let rcpt = (1..=self.recipients.len()).contains(&self.answered);
+            if rcpt && !reply.is_positive() {
+                self.rejected.push((self.answered - 1, reply.clone()));
+            }
+            self.answered += 1;
         }
         replies
     }
@@ -302,11 +321,18 @@ impl Transaction {
         }
         let octets = field.len();
         let mut input = BytesMut::from(field.as_slice());
-        self.mail_data(Content { carried: b"", input: &mut input, octets }).await;
+        self.give(Content { carried: b"", input: &mut input, octets }).await;
     }
 
     /// Takes content. Never fails: what went wrong is told at the end.
     pub async fn mail_data(&mut self, content: Content<'_>) {
+        if let Kind::Hold(hold) = &mut self.kind {
+            hold.digest(&content);
+        }
+        self.give(content).await;
+    }
+
+    async fn give(&mut self, content: Content<'_>) {
         match &mut self.kind {
             Kind::Pass(pass) => {
                 let waits = self.corridor.relay.waits();
@@ -325,11 +351,17 @@ impl Transaction {
         mut self,
         end: End,
         last: Content<'_>,
-        peek: &HeaderPeek,
+        peeked: &Peeked,
         size: u64,
     ) -> Reply {
         let corridor = Arc::clone(&self.corridor);
         let waits = corridor.relay.waits();
+        if end == End::Complete && matches!(&self.kind, Kind::Pass(pass) if pass.is_alive()) {
+            self.offered = true;
+            let facts = self.facts(Some(peeked));
+            corridor.journal.offered(&Offered { at_ns: clock::unix_nanos(), facts });
+        }
+        let mut content_sha256 = None;
         let (outcome, reply) = match (&mut self.kind, end) {
             (Kind::Pass(pass), End::Complete) => {
                 let finished = pass.finish(&corridor, last.pieces(), waits).await;
@@ -337,8 +369,10 @@ impl Transaction {
                 finished
             }
             (Kind::Hold(hold), End::Complete) => {
+                hold.digest(&last);
+                content_sha256 = hold.content_sha256();
                 hold.mail_data(last).await;
-                hold.finish(&corridor, peek.message_id()).await
+                hold.finish(&corridor, peeked.header().message_id()).await
             }
             (Kind::Pass(pass), End::Refused(reply)) => {
                 last.input.advance(last.octets);
@@ -355,7 +389,7 @@ impl Transaction {
                 (Outcome::Deferred, Reply::REFUSED_BY_ORDER)
             }
         };
-        self.record(outcome, &reply, peek.message_id(), size);
+        self.record(outcome, &reply, Some(peeked), (size, content_sha256));
         corridor.metrics.replied(self.mode(), &reply);
         reply
     }
@@ -369,7 +403,7 @@ impl Transaction {
             _ => Outcome::Abandoned,
         };
         let reply = last.cloned().unwrap_or(Reply::FLUSHED);
-        self.record(outcome, &reply, None, 0);
+        self.record(outcome, &reply, None, (0, None));
         if let Kind::Pass(pass) = &mut self.kind {
             pass.reset(&corridor).await;
         }
@@ -399,13 +433,69 @@ impl Transaction {
         }
     }
 
-    fn record(&self, outcome: Outcome, reply: &Reply, message_id: Option<&str>, size: u64) {
-        let (mode, member, tls) = match &self.kind {
-            Kind::Pass(pass) => (Mode::Pass, pass.member(), pass.tls()),
-            Kind::Hold(_) => (Mode::Hold, None, None),
-            Kind::Refuse(_) => (Mode::Refuse, None, None),
+    /// Who is spoken to, and how.
+    fn next_hop(&self) -> (Option<&str>, Option<&str>) {
+        let Kind::Pass(pass) = &self.kind else { return (None, None) };
+        let members = &self.corridor.gate.plan().members;
+        (pass.member().map(|member| members[member].as_str()), pass.tls())
+    }
+
+    /// What the journal is to know of it.
+    fn facts<'a>(&'a self, peeked: Option<&'a Peeked>) -> Facts<'a> {
+        let (doing, told_ident) = match &self.kind {
+            Kind::Pass(pass) => (Doing::Pass, pass.tells_ident(&self.corridor)),
+            Kind::Hold(_) => (Doing::Hold, false),
+            Kind::Refuse(_) => (Doing::Refuse, false),
         };
+        let (member, tls) = self.next_hop();
+        let id = self.id().as_u64();
+        let settled = self.rejected.iter().map(|(path, reply)| PathEnd {
+            path: u32::try_from(*path).unwrap_or(u32::MAX),
+            outcome: Outcome::of(reply).into(),
+            reply: journal::text_of(reply).into(),
+        });
+        Facts {
+            id,
+            doing,
+            gate: self.corridor.gate.name().into(),
+            member: member.map(Into::into),
+            client: Some(self.client.address),
+            told_ident,
+            from: record::from_of(&self.sender).into(),
+            to: self.recipients.iter().map(|to| to.path.to_string().into()).collect(),
+            message_id: peeked.and_then(|peeked| peeked.header().message_id()).map(Into::into),
+            media_type: peeked.and_then(Peeked::media_type).map(Into::into),
+            processed: peeked.is_some_and(|peeked| peeked.header().pgp_marks().universal),
+            header_octets: peeked
+                .map_or(0, |peeked| u32::try_from(peeked.digest().octets()).unwrap_or(u32::MAX)),
+            header_sha256: peeked.and_then(|peeked| peeked.digest().value()),
+            // An id is the moment of MAIL in microseconds.
+            began_ns: id.saturating_mul(1000),
+            tls: tls.map(Into::into),
+            settled: settled.collect(),
+        }
+    }
+
+    fn record(
+        &self,
+        outcome: Outcome,
+        reply: &Reply,
+        peeked: Option<&Peeked>,
+        (size, content_sha256): (u64, Option<[u8; 32]>),
+    ) {
+        let mode = self.mode();
+        let (member, tls) = self.next_hop();
         self.corridor.metrics.ended(mode, outcome);
+        self.corridor.journal.ended(&Ended {
+            at_ns: clock::unix_nanos(),
+            id: self.id().as_u64(),
+            facts: (!self.offered).then(|| self.facts(peeked)),
+            outcome: outcome.into(),
+            reply: journal::text_of(reply).into(),
+            others: Vec::new(),
+            size,
+            content_sha256,
+        });
         if !Record::wanted() {
             return;
         }
@@ -415,13 +505,13 @@ impl Transaction {
             what: "transaction",
             gate: gate.name(),
             mode: mode.as_str(),
-            member: member.map(|member| gate.plan().members[member].as_str()),
+            member,
             client: Some(self.client.address),
             from: record::from_of(&self.sender),
             to: record::to_of(self.recipients.iter()),
             recipients: self.recipients.len(),
             size,
-            message_id,
+            message_id: peeked.and_then(|peeked| peeked.header().message_id()),
             outcome,
             reply: reply.to_string(),
             began: self.began,

@@ -12,7 +12,10 @@
 
 use std::time::{Duration, Instant};
 
-use smtp::{Command, Extension, Extensions, Owed, Reply, Sender, Xforward, XforwardSource};
+use smtp::{
+    Command, Extension, Extensions, Owed, Reply, Sender, Xforward, XforwardAttribute,
+    XforwardSource,
+};
 
 use super::{ClientFacts, Corridor, Verb};
 use crate::gate::{MemberIndex, Permit};
@@ -114,6 +117,19 @@ impl Pass {
 
     pub(super) const fn permit(&self) -> Option<&Permit> {
         self.permit.as_ref()
+    }
+
+    /// Can it still end with a final dot?
+    pub(super) fn is_alive(&self) -> bool {
+        let permitted = self.permit.as_ref().is_some_and(|permit| !permit.is_aborted());
+        permitted && self.failed.is_none() && self.taken.is_some()
+    }
+
+    /// Does the next hop hear our id (XFORWARD IDENT)?
+    pub(super) fn tells_ident(&self, corridor: &Corridor) -> bool {
+        let offered = self.taken.as_ref().map(|taken| taken.connection.extensions().xforward());
+        corridor.relay.config().xforward
+            && offered.is_some_and(|offered| offered.contains(XforwardAttribute::Ident))
     }
 
     pub(super) const fn id(&self) -> TransactionId {

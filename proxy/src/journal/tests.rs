@@ -1,0 +1,280 @@
+//! The journal on a disk that forgets, fails and is cut.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use disk::{Crash, Disk, FaultyDisk};
+
+use super::*;
+
+const S: u64 = 1_000_000_000;
+
+fn config() -> Config {
+    Config { file_bytes: 4096, bytes_max: 16_384, ..Config::default() }
+}
+
+fn facts(id: u64) -> Facts<'static> {
+    Facts {
+        id,
+        doing: Doing::Pass,
+        gate: "outbound".into(),
+        member: Some("sems1".into()),
+        client: Some(([127, 0, 0, 1], 4711).into()),
+        told_ident: true,
+        from: "<a@example.org>".into(),
+        to: vec!["<b@example.net>".into(), "<c@example.net>".into()],
+        message_id: Some("<1@example.org>".into()),
+        media_type: Some("text/plain".into()),
+        processed: false,
+        header_octets: 210,
+        header_sha256: Some([7; SHA256]),
+        began_ns: id * S,
+        tls: None,
+        settled: Vec::new(),
+    }
+}
+
+fn offered(id: u64) -> Offered<'static> {
+    Offered { at_ns: id * S, facts: facts(id) }
+}
+
+fn ended(id: u64) -> Ended<'static> {
+    let other = PathEnd { path: 1, outcome: Outcome::Refused, reply: "550 5.1.1 unknown".into() };
+    Ended {
+        at_ns: id * S,
+        id,
+        facts: None,
+        outcome: Outcome::Relayed,
+        reply: "250 2.0.0 Ok: queued as 4ABC".into(),
+        others: vec![other],
+        size: 10_240,
+        content_sha256: None,
+    }
+}
+
+/// Everything that can be read, as words.
+fn words(disk: &Arc<FaultyDisk>) -> Vec<String> {
+    let disk: Arc<dyn Disk> = Arc::clone(disk) as _;
+    let mut reader = Reader::new(disk, Path::new("journal"), Cursor::START);
+    let mut words = Vec::new();
+    loop {
+        match reader.read() {
+            Ok(None) => return words,
+            Ok(Some(entry)) => words.push(match entry {
+                Entry::Opened(opened) => format!("file {}", opened.file),
+                Entry::Offered(offered) => format!("offered {}", offered.facts.id),
+                Entry::Ended(ended) => format!("{:?} {}", ended.outcome, ended.id),
+                Entry::Gap(gap) => {
+                    format!("gap {}-{} {:?}", gap.from_ns / S, gap.to_ns / S, gap.why)
+                }
+                Entry::Closed { .. } => "closed".to_owned(),
+            }),
+            Err(error) => words.push(error.to_string()),
+        }
+    }
+}
+
+fn open(disk: &Arc<FaultyDisk>, boot: &str, now_s: u64) -> Journal {
+    Journal::open(Arc::clone(disk) as _, &config(), boot, now_s * S)
+}
+
+#[test]
+fn what_was_written_is_read_back_whole() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    journal.ended(&ended(2));
+    journal.tick(3 * S);
+    let shared: Arc<dyn Disk> = Arc::clone(&disk) as _;
+    let mut reader = Reader::new(shared, Path::new("journal"), Cursor::START);
+    assert!(matches!(reader.read().unwrap(), Some(Entry::Opened(_))));
+    assert_eq!(reader.read().unwrap(), Some(Entry::Offered(offered(2))));
+    assert_eq!(reader.read().unwrap(), Some(Entry::Ended(ended(2))));
+    assert_eq!(reader.read().unwrap(), None);
+    assert_eq!(reader.cursor(), journal.position(3 * S));
+    // It goes on where it stopped.
+    journal.offered(&offered(4));
+    assert_eq!(reader.read().unwrap(), Some(Entry::Offered(offered(4))));
+}
+
+#[test]
+fn an_offer_is_written_at_once_and_an_end_with_what_comes_next() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    assert_eq!(words(&disk), ["file 1", "offered 2"]);
+    journal.ended(&ended(2));
+    assert_eq!(words(&disk), ["file 1", "offered 2"]);
+    journal.offered(&offered(3));
+    assert_eq!(words(&disk), ["file 1", "offered 2", "Relayed 2", "offered 3"]);
+    journal.ended(&ended(3));
+    journal.tick(4 * S);
+    assert_eq!(words(&disk).last().unwrap(), "Relayed 3");
+}
+
+/// Killed: the system still has what was written, so that nothing offered is missing.
+#[test]
+fn a_killed_process_leaves_open_items_that_become_uncertain() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    journal.offered(&offered(3));
+    journal.ended(&ended(2));
+    journal.tick(4 * S);
+    drop(journal);
+    let journal = open(&disk, "boot", 9);
+    let words = words(&disk);
+    assert_eq!(words[4..], ["file 2", "gap 3-9 Killed", "offered 3", "Uncertain 3"]);
+    assert_eq!(journal.stand().open, 0);
+}
+
+#[test]
+fn another_boot_without_a_close_is_a_gap_that_may_hide_offers() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    drop(journal);
+    drop(open(&disk, "another", 9));
+    let words = words(&disk);
+    assert_eq!(words[2..], ["file 2", "gap 2-9 SystemDown", "offered 2", "Uncertain 2"]);
+    assert!(Why::SystemDown.hides_offers() && !Why::Killed.hides_offers());
+}
+
+#[test]
+fn a_journal_that_was_closed_leaves_no_gap() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    journal.ended(&ended(2));
+    journal.close(3 * S);
+    let disk = Arc::new(disk.after_crash(Crash::Lost));
+    drop(open(&disk, "another", 9));
+    assert_eq!(words(&disk), ["file 1", "offered 2", "Relayed 2", "closed", "file 2"]);
+}
+
+#[test]
+fn what_is_open_is_carried_into_each_new_file_and_old_files_go() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    for id in 3..120 {
+        journal.offered(&offered(id));
+        journal.ended(&ended(id));
+    }
+    let stand = journal.stand();
+    assert!(stand.bytes <= config().bytes_max, "{stand:?}");
+    assert_eq!(stand.open, 1);
+    let words = words(&disk);
+    let first = &words[0];
+    assert!(first.starts_with("file ") && first != "file 1", "the oldest are gone: {first}");
+    for (at, word) in words.iter().enumerate() {
+        if word.starts_with("file ") {
+            assert_eq!(words[at + 1], "offered 2");
+        }
+    }
+    // A cursor into a file that is gone says so, once.
+    let shared: Arc<dyn Disk> = Arc::clone(&disk) as _;
+    let mut reader = Reader::new(shared, Path::new("journal"), Cursor { file: 1, offset: 40 });
+    assert!(matches!(reader.read(), Err(ReadError::Gone { from: 1, .. })));
+    assert!(matches!(reader.read(), Ok(Some(Entry::Opened(_)))));
+}
+
+#[test]
+fn files_go_by_age() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    journal.ended(&ended(2));
+    let day = 86_400 * S;
+    for days in 1..40 {
+        journal.tick(S + days * (day + S));
+    }
+    let words = words(&disk);
+    assert!(!words.contains(&"offered 2".to_owned()), "{words:?}");
+    assert_eq!(words.len(), 31, "one a day, for thirty days and the present one: {words:?}");
+}
+
+/// Mail goes on when the disk takes nothing; the gap says from when to when, and how much.
+#[test]
+fn a_disk_that_takes_nothing_leaves_a_gap_and_keeps_what_is_open() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    disk.fail_at(disk.operations(), std::io::ErrorKind::StorageFull);
+    journal.offered(&offered(3));
+    assert!(journal.stand().failing);
+    assert_eq!(journal.stand().unwritten, 1);
+    // Within a second it is not tried again.
+    let mut soon = offered(4);
+    soon.at_ns = 3 * S + 1;
+    journal.offered(&soon);
+    assert_eq!(journal.stand().unwritten, 2);
+    journal.ended(&ended(4));
+    journal.offered(&offered(9));
+    assert!(!journal.stand().failing);
+    let words = words(&disk);
+    assert_eq!(
+        words[2..],
+        [
+            "file 2",
+            "gap 3-9 Unwritten { entries: 2 }",
+            "offered 2",
+            "offered 3",
+            "offered 9",
+            "Relayed 4",
+            "offered 9"
+        ],
+    );
+}
+
+#[test]
+fn damage_is_named_and_the_next_file_is_read() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(&offered(2));
+    journal.offered(&offered(3));
+    drop(journal);
+    let path = Path::new("journal/00000001.journal");
+    let size = disk.open(path).unwrap().size().unwrap();
+    disk.open(path).unwrap().write_at(size - 100, b"#").unwrap();
+    drop(open(&disk, "boot", 9));
+    let words = words(&disk);
+    assert_eq!(words[..2], ["file 1", "offered 2"]);
+    assert!(words[2].contains("is damaged at octet"), "{words:?}");
+    assert_eq!(words[3..], ["file 2", "gap 2-9 Damaged", "offered 2", "Uncertain 2"]);
+}
+
+/// Goal: whatever the disk does, what was offered and written is found by the next process.
+/// Method: the same work on a disk that fails at its n-th operation, for every n.
+#[test]
+fn what_was_offered_is_found_again_or_a_gap_stands() {
+    let work = |disk: &Arc<FaultyDisk>| {
+        let journal = open(disk, "boot", 1);
+        for id in 2..40 {
+            journal.offered(&offered(id));
+            if id % 3 != 0 {
+                journal.ended(&ended(id));
+            }
+        }
+        journal.tick(60 * S);
+        journal
+    };
+    let healthy = Arc::new(FaultyDisk::default());
+    drop(work(&healthy));
+    for at in 0..healthy.operations() {
+        let disk = Arc::new(FaultyDisk::default());
+        disk.fail_at(at, std::io::ErrorKind::Other);
+        let journal = work(&disk);
+        let lost = journal.stand().unwritten > 0;
+        drop(journal);
+        drop(open(&disk, "boot", 100));
+        let words = words(&disk);
+        for id in (3..40).step_by(3) {
+            let found = words.contains(&format!("Uncertain {id}"));
+            assert!(found, "failing at {at}: {id} is missing in {words:?}");
+        }
+        if lost {
+            assert!(words.iter().any(|word| word.starts_with("gap")), "failing at {at}");
+        }
+    }
+}
