@@ -60,7 +60,7 @@ const QUIET_DEADLINE: Duration = Duration::from_secs(660);
 const SOCKET_PATH_MAX: usize = 107;
 
 /// What may be asked, and how: paths of the proxy, handed on under `/api`.
-const ROUTES: [(&str, MethodFilter); 13] = [
+const ROUTES: [(&str, MethodFilter); 14] = [
     (path::STATUS, MethodFilter::GET),
     (path::GATES, MethodFilter::GET),
     (path::ORDERS, MethodFilter::GET.or(MethodFilter::POST)),
@@ -73,6 +73,7 @@ const ROUTES: [(&str, MethodFilter); 13] = [
     (path::HELD_CHANGE, MethodFilter::POST),
     (path::HELD_ONE, MethodFilter::GET),
     (path::HELD_RAW, MethodFilter::GET),
+    (path::JOURNAL, MethodFilter::GET),
     (path::DAMAGE_ACKNOWLEDGE, MethodFilter::POST),
 ];
 

@@ -34,6 +34,8 @@ pub mod path {
     pub const HELD_ONE: &str = "/v1/held/{id}";
     /// GET → the mail data as octets, dots unstuffed, trace field in front (`message/rfc822`).
     pub const HELD_RAW: &str = "/v1/held/{id}/raw";
+    /// GET with [`super::JournalFilter`] as query → JSON Lines of [`super::JournalLine`].
+    pub const JOURNAL: &str = "/v1/journal";
     /// POST (no body) → 204: the operator has seen the damage report.
     pub const DAMAGE_ACKNOWLEDGE: &str = "/v1/spool/damage/acknowledge";
 }
@@ -429,6 +431,119 @@ pub struct ProbeResult {
     pub tls: Option<String>,
     /// Message-ID of the probe, to look for in logs and mailboxes.
     pub message_id: String,
+}
+
+/// Filter of the journal; every member narrows. Texts are found as parts, in any case.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct JournalFilter {
+    /// Read on behind this cursor of an earlier line.
+    pub after: Option<String>,
+    /// This transaction or attempt.
+    pub id: Option<String>,
+    /// Part of the Message-ID.
+    pub message_id: Option<String>,
+    /// Part of the reverse-path or of a forward-path.
+    pub address: Option<String>,
+    /// Part of a reply, such as the next hop's queue id.
+    pub reply: Option<String>,
+    /// Gate.
+    pub gate: Option<String>,
+    /// Member.
+    pub member: Option<String>,
+    /// Outcome: `relayed`, `held`, `deferred`, `refused`, `uncertain`, `blocked`, `abandoned`.
+    pub outcome: Option<String>,
+    /// Ended (or, without an end, offered) at this moment or later.
+    pub since_unix_ms: Option<u64>,
+    /// Before this moment.
+    pub until_unix_ms: Option<u64>,
+    /// At most this many.
+    pub limit: Option<u64>,
+}
+
+/// What a line of the journal tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JournalWhat {
+    /// A transaction or attempt that has ended.
+    Ended,
+    /// One that was offered to a member and has no end yet: the member may have it.
+    Open,
+    /// A time of which entries may be missing.
+    Gap,
+    /// Something that cannot be read, or is gone.
+    Unreadable,
+    /// The last line: where to read on.
+    #[default]
+    End,
+}
+
+/// A line of the journal.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct JournalLine {
+    /// What it tells.
+    pub what: JournalWhat,
+    /// Where to read on behind it.
+    #[serde(default)]
+    pub cursor: String,
+    /// When it ended, was offered, or the gap begins (RFC 3339).
+    pub at: Option<String>,
+    /// Where the gap ends.
+    pub until: Option<String>,
+    /// Why entries may be missing.
+    pub why: Option<String>,
+    /// Id of the transaction; an attempt has that of its message.
+    pub id: Option<String>,
+    /// `pass`, `hold`, `refuse`, `replay`, `dsn` or `probe`.
+    pub doing: Option<String>,
+    /// Gate.
+    pub gate: Option<String>,
+    /// Member.
+    pub member: Option<String>,
+    /// Client; in replay the one that the message came from.
+    pub client: Option<String>,
+    /// The member was told the id (XFORWARD IDENT).
+    #[serde(default)]
+    pub told_ident: bool,
+    /// When it began.
+    pub began: Option<String>,
+    /// Reverse-path, as written.
+    pub from: Option<String>,
+    /// Forward-paths, as written.
+    #[serde(default)]
+    pub to: Vec<String>,
+    /// Message-ID field.
+    pub message_id: Option<String>,
+    /// Media type of the Content-Type field.
+    pub media_type: Option<String>,
+    /// Octets of the header that was looked at.
+    #[serde(default)]
+    pub header_octets: u32,
+    /// SHA-256 over them.
+    pub header_sha256: Option<String>,
+    /// How it ended.
+    pub outcome: Option<String>,
+    /// The reply that decided.
+    pub reply: Option<String>,
+    /// Forward-paths that ended otherwise.
+    #[serde(default)]
+    pub others: Vec<JournalPath>,
+    /// Octets of mail data, without our trace field.
+    pub size: Option<u64>,
+    /// SHA-256 over them, in hold and replay.
+    pub content_sha256: Option<String>,
+    /// TLS towards the member.
+    pub tls: Option<String>,
+}
+
+/// A forward-path that ended otherwise than its transaction.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JournalPath {
+    /// The forward-path.
+    pub to: String,
+    /// Its outcome.
+    pub outcome: String,
+    /// The reply that decided.
+    pub reply: String,
 }
 
 /// Filter of held messages; every member narrows.

@@ -13,6 +13,7 @@
 mod advice;
 mod gates;
 mod held;
+mod journal;
 mod offline;
 mod orders;
 mod probe;
@@ -157,6 +158,9 @@ pub enum Verb {
     Replay(replay::Replay),
     /// Look at held mail, or decide about it
     Held(held::Held),
+    /// Look up what was handed over, and what came of it
+    #[command(subcommand)]
+    Journal(journal::Journal),
     /// Send a test message to the servers (0: accepted, 2: refused, 3: no answer)
     Probe(probe::Probe),
     /// Wait for a condition
@@ -211,6 +215,7 @@ pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
                 Verb::Orders(orders) => orders::run(&desk, orders, out).await,
                 Verb::Replay(replay) => replay::run(&desk, replay, out).await,
                 Verb::Held(held) => held::run(&desk, held, out).await,
+                Verb::Journal(journal) => journal::run(&desk, journal, out).await,
                 Verb::Probe(probe) => probe::run(&desk, probe, out).await,
                 Verb::Wait(wait) => wait::run(&desk, wait, out).await,
                 _ => anyhow::bail!("this verb needs no running lockgate"),

@@ -18,6 +18,7 @@ mod gates;
 mod growth;
 mod health;
 mod held;
+mod journal;
 mod problem;
 mod replay;
 mod socket;
@@ -320,6 +321,7 @@ impl Desk {
             .route(path::QUIET, get(gates::quiet))
             .route(path::PROBE, post(replay::probe))
             .route(path::HELD, get(held::list))
+            .route(path::JOURNAL, get(journal::list))
             .route(path::HELD_CHANGE, post(held::change))
             .route(path::HELD_RAW, get(held::raw))
             .layer(middleware::from_fn_with_state(self.clone(), long));

@@ -147,6 +147,12 @@ impl Journal {
         }
     }
 
+    /// Reads it on from `cursor`, also while it is written.
+    #[must_use]
+    pub fn reader(&self, cursor: Cursor) -> Reader {
+        self.writer().reader(cursor)
+    }
+
     /// Writes what waits, and says where the next entry will stand. Blocking.
     #[must_use]
     pub fn position(&self, now_ns: u64) -> Cursor {

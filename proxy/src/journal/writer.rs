@@ -15,7 +15,7 @@ use std::sync::Arc;
 use disk::{Disk, File};
 
 use super::entry::{Ended, Entry, Gap, Offered, Opened, Outcome, VERSION, Why};
-use super::read::{self, Cursor};
+use super::read::{self, Cursor, Reader};
 use super::{Config, Stand};
 
 /// Octets of ends that wait at most.
@@ -382,6 +382,10 @@ impl Writer {
         if let Some(synced) = synced.filter(|synced| Some(synced.number) == number) {
             self.synced_bytes = synced.bytes;
         }
+    }
+
+    pub(super) fn reader(&self, cursor: Cursor) -> Reader {
+        Reader::new(Arc::clone(&self.disk), &self.config.directory, cursor)
     }
 
     pub(super) fn position(&mut self, now_ns: u64) -> Cursor {
