@@ -9,6 +9,7 @@
 //! | [`render`] | the same answer as table, plain text or JSON |
 //! | [`api`] | the HTTP API on `lockgate.sock`, for people and scripts |
 //! | [`fleet`] | the proxies, each behind its `proxy.sock` |
+//! | [`maillog`] | what lines of mail logs say, free of dialect |
 //! | [`app`] | starts and stops the parts of a process |
 //! | [`logging`] | where log lines go |
 //! | [`demo`] | an MTA, an encryption-server stand-in, and the story told with them |
@@ -24,4 +25,5 @@ pub mod client;
 pub mod demo;
 pub mod fleet;
 pub mod logging;
+pub mod maillog;
 pub mod render;

@@ -38,13 +38,13 @@ impl Sha256 {
         self.octets
     }
 
-    /// The digest of what came so far; none of nothing.
+    /// The digest of what came; none of nothing.
     #[must_use]
-    pub fn value(&self) -> Option<[u8; 32]> {
+    pub fn finish(self) -> Option<[u8; 32]> {
         if self.octets == 0 {
             return None;
         }
-        self.context.clone().finish().as_ref().try_into().ok()
+        self.context.finish().as_ref().try_into().ok()
     }
 }
 
@@ -57,11 +57,10 @@ mod tests {
     #[test]
     fn pieces_make_no_difference() {
         let mut digest = Sha256::default();
-        assert_eq!(digest.value(), None);
+        assert_eq!(digest.clone().finish(), None);
         digest.update(b"a");
         digest.update(b"bc");
-        let value = digest.value().unwrap();
-        assert_eq!(value[..4], [0xba, 0x78, 0x16, 0xbf]);
         assert_eq!(digest.octets(), 3);
+        assert_eq!(digest.finish().unwrap()[..4], [0xba, 0x78, 0x16, 0xbf]);
     }
 }

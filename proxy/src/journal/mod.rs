@@ -128,12 +128,12 @@ impl Journal {
     }
 
     /// Writes that mail is about to be handed over; when it returns, write(2) has, or a gap has begun.
-    pub fn offered(&self, offered: &Offered<'_>) {
+    pub fn offered(&self, offered: Offered<'_>) {
         self.writer().offered(offered);
     }
 
     /// Notes an end; it is written with the next entry that is written at once, or by [`Journal::tick`].
-    pub fn ended(&self, ended: &Ended<'_>) {
+    pub fn ended(&self, ended: Ended<'_>) {
         self.writer().ended(ended);
     }
 

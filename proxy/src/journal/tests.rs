@@ -82,8 +82,8 @@ fn open(disk: &Arc<FaultyDisk>, boot: &str, now_s: u64) -> Journal {
 fn what_was_written_is_read_back_whole() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
-    journal.ended(&ended(2));
+    journal.offered(offered(2));
+    journal.ended(ended(2));
     journal.tick(3 * S);
     let shared: Arc<dyn Disk> = Arc::clone(&disk) as _;
     let mut reader = Reader::new(shared, Path::new("journal"), Cursor::START);
@@ -93,7 +93,7 @@ fn what_was_written_is_read_back_whole() {
     assert_eq!(reader.read().unwrap(), None);
     assert_eq!(reader.cursor(), journal.position(3 * S));
     // It goes on where it stopped.
-    journal.offered(&offered(4));
+    journal.offered(offered(4));
     assert_eq!(reader.read().unwrap(), Some(Entry::Offered(offered(4))));
 }
 
@@ -101,13 +101,13 @@ fn what_was_written_is_read_back_whole() {
 fn an_offer_is_written_at_once_and_an_end_with_what_comes_next() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
+    journal.offered(offered(2));
     assert_eq!(words(&disk), ["file 1", "offered 2"]);
-    journal.ended(&ended(2));
+    journal.ended(ended(2));
     assert_eq!(words(&disk), ["file 1", "offered 2"]);
-    journal.offered(&offered(3));
+    journal.offered(offered(3));
     assert_eq!(words(&disk), ["file 1", "offered 2", "Relayed 2", "offered 3"]);
-    journal.ended(&ended(3));
+    journal.ended(ended(3));
     journal.tick(4 * S);
     assert_eq!(words(&disk).last().unwrap(), "Relayed 3");
 }
@@ -117,9 +117,9 @@ fn an_offer_is_written_at_once_and_an_end_with_what_comes_next() {
 fn a_killed_process_leaves_open_items_that_become_uncertain() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
-    journal.offered(&offered(3));
-    journal.ended(&ended(2));
+    journal.offered(offered(2));
+    journal.offered(offered(3));
+    journal.ended(ended(2));
     journal.tick(4 * S);
     drop(journal);
     let journal = open(&disk, "boot", 9);
@@ -132,7 +132,7 @@ fn a_killed_process_leaves_open_items_that_become_uncertain() {
 fn another_boot_without_a_close_is_a_gap_that_may_hide_offers() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
+    journal.offered(offered(2));
     drop(journal);
     drop(open(&disk, "another", 9));
     let words = words(&disk);
@@ -144,8 +144,8 @@ fn another_boot_without_a_close_is_a_gap_that_may_hide_offers() {
 fn a_journal_that_was_closed_leaves_no_gap() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
-    journal.ended(&ended(2));
+    journal.offered(offered(2));
+    journal.ended(ended(2));
     journal.close(3 * S);
     let disk = Arc::new(disk.after_crash(Crash::Lost));
     drop(open(&disk, "another", 9));
@@ -156,10 +156,10 @@ fn a_journal_that_was_closed_leaves_no_gap() {
 fn what_is_open_is_carried_into_each_new_file_and_old_files_go() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
+    journal.offered(offered(2));
     for id in 3..120 {
-        journal.offered(&offered(id));
-        journal.ended(&ended(id));
+        journal.offered(offered(id));
+        journal.ended(ended(id));
     }
     let stand = journal.stand();
     assert!(stand.bytes <= config().bytes_max, "{stand:?}");
@@ -183,8 +183,8 @@ fn what_is_open_is_carried_into_each_new_file_and_old_files_go() {
 fn files_go_by_age() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
-    journal.ended(&ended(2));
+    journal.offered(offered(2));
+    journal.ended(ended(2));
     let day = 86_400 * S;
     for days in 1..40 {
         journal.tick(S + days * (day + S));
@@ -199,18 +199,18 @@ fn files_go_by_age() {
 fn a_disk_that_takes_nothing_leaves_a_gap_and_keeps_what_is_open() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
+    journal.offered(offered(2));
     disk.fail_at(disk.operations(), std::io::ErrorKind::StorageFull);
-    journal.offered(&offered(3));
+    journal.offered(offered(3));
     assert!(journal.stand().failing);
     assert_eq!(journal.stand().unwritten, 1);
     // Within a second it is not tried again.
     let mut soon = offered(4);
     soon.at_ns = 3 * S + 1;
-    journal.offered(&soon);
+    journal.offered(soon);
     assert_eq!(journal.stand().unwritten, 2);
-    journal.ended(&ended(4));
-    journal.offered(&offered(9));
+    journal.ended(ended(4));
+    journal.offered(offered(9));
     assert!(!journal.stand().failing);
     let words = words(&disk);
     assert_eq!(
@@ -231,8 +231,8 @@ fn a_disk_that_takes_nothing_leaves_a_gap_and_keeps_what_is_open() {
 fn damage_is_named_and_the_next_file_is_read() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(&offered(2));
-    journal.offered(&offered(3));
+    journal.offered(offered(2));
+    journal.offered(offered(3));
     drop(journal);
     let path = Path::new("journal/00000001.journal");
     let size = disk.open(path).unwrap().size().unwrap();
@@ -251,9 +251,9 @@ fn what_was_offered_is_found_again_or_a_gap_stands() {
     let work = |disk: &Arc<FaultyDisk>| {
         let journal = open(disk, "boot", 1);
         for id in 2..40 {
-            journal.offered(&offered(id));
+            journal.offered(offered(id));
             if id % 3 != 0 {
-                journal.ended(&ended(id));
+                journal.ended(ended(id));
             }
         }
         journal.tick(60 * S);

@@ -170,22 +170,21 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn offered(&mut self, offered: &Offered<'_>) {
-        let id = offered.facts.id;
-        let at_ns = offered.at_ns;
-        // The copy of the facts is only of borrowed words.
-        let payload = self.append(&Entry::Offered(offered.clone()));
+    pub(super) fn offered(&mut self, offered: Offered<'_>) {
+        let (id, at_ns) = (offered.facts.id, offered.at_ns);
+        let payload = self.append(&Entry::Offered(offered));
         if let Some(payload) = payload {
             self.open.insert(id, payload);
         }
         self.flush(at_ns);
     }
 
-    pub(super) fn ended(&mut self, ended: &Ended<'_>) {
+    pub(super) fn ended(&mut self, ended: Ended<'_>) {
+        let at_ns = ended.at_ns;
         self.open.remove(&ended.id);
-        self.append(&Entry::Ended(ended.clone()));
+        self.append(&Entry::Ended(ended));
         if self.pending.len() >= PENDING_MAX {
-            self.flush(ended.at_ns);
+            self.flush(at_ns);
         }
     }
 

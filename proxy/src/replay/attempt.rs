@@ -230,13 +230,13 @@ pub(super) async fn attempt(
         reply: reply.into(),
         others,
         size: received.as_ref().map_or(0, Received::octets),
-        content_sha256: received.as_ref().and_then(Received::value),
+        content_sha256: received.and_then(Received::finish),
     };
     conclude(context, &mut ended, paths, lost.as_ref()).await;
     entry.at_ns = unix_nanos();
     entry.outcome = ended.outcome.into();
     entry.others.retain(|end| (end.outcome, &end.reply) != (entry.outcome, &entry.reply));
-    context.corridor.journal.ended(&entry);
+    context.corridor.journal.ended(entry);
     context.corridor.metrics.replayed(ended.outcome);
     if !Record::wanted() {
         return ended;
@@ -689,7 +689,7 @@ impl Delivery<'_> {
         self.received = Some(received);
         self.offered = true;
         let facts = self.told().facts(self.paths);
-        self.context.corridor.journal.offered(&Offered { at_ns: unix_nanos(), facts });
+        self.context.corridor.journal.offered(Offered { at_ns: unix_nanos(), facts });
         let asked = Instant::now();
         let finished =
             taken.connection.finish([&last, &[], &[]], waits.block, waits.final_reply).await;

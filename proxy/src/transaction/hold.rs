@@ -53,8 +53,9 @@ impl Hold {
         }
     }
 
-    pub(super) fn content_sha256(&self) -> Option<[u8; 32]> {
-        self.digest.value()
+    /// The digest of mail data, which has ended.
+    pub(super) fn content_sha256(&mut self) -> Option<[u8; 32]> {
+        std::mem::take(&mut self.digest).finish()
     }
 
     pub(super) const fn permit(&self) -> &Permit {

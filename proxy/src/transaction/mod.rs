@@ -359,7 +359,7 @@ impl Transaction {
         if end == End::Complete && matches!(&self.kind, Kind::Pass(pass) if pass.is_alive()) {
             self.offered = true;
             let facts = self.facts(Some(peeked));
-            corridor.journal.offered(&Offered { at_ns: clock::unix_nanos(), facts });
+            corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts });
         }
         let mut content_sha256 = None;
         let (outcome, reply) = match (&mut self.kind, end) {
@@ -454,6 +454,7 @@ impl Transaction {
             outcome: Outcome::of(reply).into(),
             reply: journal::text_of(reply).into(),
         });
+        let (header_octets, header_sha256) = peeked.map_or((0, None), Peeked::digest);
         Facts {
             id,
             doing,
@@ -466,9 +467,8 @@ impl Transaction {
             message_id: peeked.and_then(|peeked| peeked.header().message_id()).map(Into::into),
             media_type: peeked.and_then(Peeked::media_type).map(Into::into),
             processed: peeked.is_some_and(|peeked| peeked.header().pgp_marks().universal),
-            header_octets: peeked
-                .map_or(0, |peeked| u32::try_from(peeked.digest().octets()).unwrap_or(u32::MAX)),
-            header_sha256: peeked.and_then(|peeked| peeked.digest().value()),
+            header_octets,
+            header_sha256,
             // An id is the moment of MAIL in microseconds.
             began_ns: id.saturating_mul(1000),
             tls: tls.map(Into::into),
@@ -486,7 +486,7 @@ impl Transaction {
         let mode = self.mode();
         let (member, tls) = self.next_hop();
         self.corridor.metrics.ended(mode, outcome);
-        self.corridor.journal.ended(&Ended {
+        self.corridor.journal.ended(Ended {
             at_ns: clock::unix_nanos(),
             id: self.id().as_u64(),
             facts: (!self.offered).then(|| self.facts(peeked)),

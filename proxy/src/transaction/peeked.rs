@@ -16,7 +16,9 @@ const MEDIA_TYPE_MAX: usize = 127;
 #[derive(Debug, Default)]
 pub struct Peeked {
     header: HeaderPeek,
-    digest: Sha256,
+    digest: Option<Sha256>,
+    octets: u32,
+    value: Option<[u8; 32]>,
 }
 
 impl Peeked {
@@ -24,15 +26,20 @@ impl Peeked {
     pub fn push(&mut self, wire: &[u8]) {
         if !self.header.done() {
             let octets = self.header.push(wire);
-            let room = OCTETS_MAX.saturating_sub(self.digest.octets());
+            let digest = self.digest.get_or_insert_default();
+            let room = OCTETS_MAX.saturating_sub(digest.octets());
             let most = usize::try_from(room).unwrap_or(usize::MAX);
-            self.digest.update(&wire[..octets.min(most)]);
+            digest.update(&wire[..octets.min(most)]);
         }
     }
 
     /// Mail data has ended.
     pub fn finish(&mut self) {
         self.header.finish();
+        if let Some(digest) = self.digest.take() {
+            self.octets = u32::try_from(digest.octets()).unwrap_or(u32::MAX);
+            self.value = digest.finish();
+        }
     }
 
     /// The header.
@@ -41,10 +48,10 @@ impl Peeked {
         &self.header
     }
 
-    /// The digest of the header, as far as it was looked at.
+    /// Octets of the header that were looked at, and their SHA-256; known at the end.
     #[must_use]
-    pub const fn digest(&self) -> &Sha256 {
-        &self.digest
+    pub const fn digest(&self) -> (u32, Option<[u8; 32]>) {
+        (self.octets, self.value)
     }
 
     /// The media type, as written, without its parameters.
