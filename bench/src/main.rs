@@ -7,6 +7,7 @@
 mod component;
 mod load;
 mod lockgate;
+mod logs;
 mod machine;
 mod peers;
 mod picture;
@@ -51,6 +52,10 @@ enum What {
         #[arg(long, default_value = "target/release/lockgate")]
         lockgate: PathBuf,
     },
+    /// Reads mail logs beside pflogsumm and exigrep.
+    Logs(logs::Logs),
+    /// Reads one log; what `logs` measures.
+    ReadLog(logs::ReadLog),
     /// Draws the picture of a file of results.
     Picture {
         /// The results.
@@ -116,6 +121,8 @@ fn main() -> Result<()> {
     match Arguments::parse_from(with_verb(std::env::args().collect())).what {
         What::Part(part) => part.run(),
         What::Run(options) => run(&options),
+        What::Logs(logs) => logs.run(),
+        What::ReadLog(log) => log.run(),
         What::Smoke { lockgate } => smoke(&lockgate),
         What::Picture { results, picture } => {
             let drawn = picture::draw(&Report::read(&results)?);
