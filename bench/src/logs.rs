@@ -174,21 +174,40 @@ fn read(dialect: Dialect, path: &Path) -> Result<Found> {
     let around = Timestamp::from_second(BEGIN)?;
     let mut clock = Clock::new(Frame { zone: TimeZone::UTC, around });
     let mut reader = Reader::new(dialect);
-    let (mut found, mut line) = (Found::default(), Vec::new());
-    loop {
-        line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
-            return Ok(found);
-        }
+    let (mut found, mut begun) = (Found::default(), Vec::new());
+    let mut take = |line: &[u8]| {
         found.lines += 1;
-        let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let text = &text[..text.len().min(LINE_MAX)];
-        reader.read(text, &mut clock, &mut |line| match line {
+        let line = &line[..line.len().min(LINE_MAX)];
+        reader.read(line, &mut clock, &mut |line| match line {
             Line::Event(_) => found.events += 1,
             Line::Quiet(_) | Line::Hole(_) => found.quiet += 1,
             Line::Unparsed => found.unparsed += 1,
         });
+    };
+    loop {
+        let chunk = input.fill_buf()?;
+        if chunk.is_empty() {
+            break;
+        }
+        let mut rest = chunk;
+        while let Some(at) = memchr::memchr(b'\n', rest) {
+            if begun.is_empty() {
+                take(&rest[..at]);
+            } else {
+                begun.extend_from_slice(&rest[..at]);
+                take(&begun);
+                begun.clear();
+            }
+            rest = &rest[at + 1..];
+        }
+        begun.extend_from_slice(rest);
+        let octets = chunk.len();
+        input.consume(octets);
     }
+    if !begun.is_empty() {
+        take(&begun);
+    }
+    Ok(found)
 }
 
 /// A log as a busy relay writes it, stamps and ids moving on.

@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use super::cut::cut;
+
 /// The longest text that may be an address of a host, with port and zone.
 const IP_OCTETS_MAX: usize = 80;
 
@@ -69,10 +71,10 @@ pub(super) fn ip(text: &str) -> Option<IpAddr> {
         return None;
     }
     if let Some(inner) = text.strip_prefix('[') {
-        return ip(inner.split_once(']')?.0);
+        return ip(cut(inner, b']')?.0);
     }
     let text = text.strip_prefix("IPv6:").or_else(|| text.strip_prefix("ipv6:")).unwrap_or(text);
-    let text = text.split_once('%').map_or(text, |(address, _)| address);
+    let text = cut(text, b'%').map_or(text, |(address, _)| address);
     text.parse().ok().or_else(|| {
         let (address, port) = text.rsplit_once(':')?;
         port.parse::<u16>().ok()?;

@@ -27,6 +27,7 @@ mod hostile;
 mod shown;
 
 mod address;
+mod cut;
 mod exchange;
 mod exim;
 mod lockgate;

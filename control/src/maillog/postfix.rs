@@ -15,6 +15,7 @@
 //! Not here: the frame (`syslog`), ids in replies (`reply`).
 
 use super::address::{bracketed_ip, ip, path};
+use super::cut::{comma, cut, last};
 use super::reply::next_id;
 use super::{Disposition, Message, QueueId, Recipient, Says, What};
 
@@ -124,10 +125,9 @@ fn of_message<'a>(id: QueueId<'a>, body: &'a str, service: &str) -> Option<Says<
 /// logged in, which it chose itself; hence the search from the end.
 fn accepted<'a>(id: QueueId<'a>, body: &'a str) -> What<'a> {
     let body = body.get(7..).unwrap_or_default();
-    let client = bracketed_ip(body.split(", ").next().unwrap_or_default());
-    let ident = body
-        .rsplit_once(", orig_queue_id=")
-        .map(|(_, rest)| rest.split(", ").next().unwrap_or(rest))
+    let client = bracketed_ip(comma(body).map_or(body, |(client, _)| client));
+    let ident = last(body, ", orig_queue_id=")
+        .map(|(_, rest)| comma(rest).map_or(rest, |(ident, _)| ident))
         .filter(|ident| !ident.is_empty());
     What::Accepted { id, client, ident }
 }
@@ -152,9 +152,9 @@ fn queued<'a>(id: QueueId<'a>, body: &'a str) -> Option<What<'a>> {
             text: status,
         });
     }
-    let (rest, _) = body.rsplit_once(" (queue ")?;
-    let (rest, recipients) = rest.rsplit_once(", nrcpt=")?;
-    let (sender, size) = rest.rsplit_once(">, size=")?;
+    let (rest, _) = last(body, " (queue ")?;
+    let (rest, recipients) = last(rest, ", nrcpt=")?;
+    let (sender, size) = last(rest, ">, size=")?;
     Some(What::Queued {
         id,
         sender: sender.strip_prefix("from=<")?,
@@ -191,9 +191,9 @@ fn delivery<'a>(id: QueueId<'a>, body: &'a str, service: &str) -> Option<Says<'a
     if memchr::memmem::find(rest.as_bytes(), b">, relay=").is_some() {
         return None;
     }
-    let (relay, rest) = rest.split_once(", ")?;
+    let (relay, rest) = comma(rest)?;
     let (_, rest) = find_after(rest, "status=")?;
-    let (status, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    let (status, text) = cut(rest, b' ').unwrap_or((rest, ""));
     let (text, complete) = inside(text);
     let host = Host::parse(relay);
     let disposition = match status {
@@ -232,7 +232,7 @@ fn find_after<'a>(text: &'a str, key: &str) -> Option<(&'a str, &'a str)> {
         if let Some(value) = rest.strip_prefix(key) {
             return Some((text, value));
         }
-        rest = rest.split_once(", ")?.1;
+        rest = comma(rest)?.1;
     }
 }
 
@@ -279,10 +279,10 @@ struct Host<'a> {
 
 impl<'a> Host<'a> {
     fn parse(relay: &'a str) -> Self {
-        match relay.split_once('[') {
+        match cut(relay, b'[') {
             None => Self { name: relay, address: None, local: true },
             Some((name, rest)) => {
-                let inner = rest.split_once(']').map_or(rest, |(inner, _)| inner);
+                let inner = cut(rest, b']').map_or(rest, |(inner, _)| inner);
                 let address = ip(inner);
                 Self { name, address, local: address.is_none() && inner.contains('/') }
             }

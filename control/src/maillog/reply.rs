@@ -9,26 +9,30 @@ use super::QueueId;
 pub(super) fn next_id(reply: &str) -> Option<QueueId<'_>> {
     // Postfix, and others that word it alike. A content filter quotes the reply of its own next
     // hop at the end, and that is the id under which the message goes on.
-    if let Some(at) = reply.rfind("ueued as ") {
+    if let Some(at) = rfind(reply, "ueued as ") {
         return id_at_start(reply.get(at + 9..)?);
     }
     // Exim
-    if let Some(at) = reply.rfind("OK id=") {
+    if let Some(at) = rfind(reply, "OK id=") {
         return id_at_start(reply.get(at + 6..)?);
     }
     // Sendmail and OpenSMTPD
-    if let Some(at) = reply.rfind(" Message accepted for delivery") {
+    if let Some(at) = rfind(reply, " Message accepted for delivery") {
         let word = reply.get(..at)?.rsplit([' ', '(']).next()?;
         let looks = word.len() >= 6 && word.bytes().any(|octet| octet.is_ascii_digit());
         return id_at_start(word).filter(|id| looks && id.0 == word && !word.contains('.'));
     }
     // Exchange: the internal-message-id of its tracking log.
-    if let Some(at) = reply.rfind("[InternalId=") {
+    if let Some(at) = rfind(reply, "[InternalId=") {
         return id_at_start(reply.get(at + 12..)?);
     }
     // Our own.
-    let at = reply.rfind("held as ")?;
+    let at = rfind(reply, "held as ")?;
     id_at_start(reply.get(at + 8..)?)
+}
+
+fn rfind(text: &str, mark: &str) -> Option<usize> {
+    memchr::memmem::rfind(text.as_bytes(), mark.as_bytes())
 }
 
 fn id_at_start(text: &str) -> Option<QueueId<'_>> {

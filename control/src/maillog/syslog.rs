@@ -8,6 +8,7 @@
 //!
 //! Not here: what the text says (the dialects).
 
+use super::cut::cut;
 use super::stamp::{Clock, Read};
 use super::{Event, Hole, Line, Stamp, What};
 
@@ -127,7 +128,7 @@ fn without_priority(rest: &str) -> Option<&str> {
 /// Host, program and text of the classic form.
 fn behind_stamp(at: Option<Stamp>, rest: &str) -> Message<'_> {
     let rest = freebsd_level(rest);
-    let Some((host, rest)) = rest.split_once(' ') else {
+    let Some((host, rest)) = cut(rest, b' ') else {
         return Message { at, ..Message::bare(rest) };
     };
     let rest = aix_level(rest.trim_start());
@@ -142,7 +143,7 @@ fn tagged(rest: &str) -> Option<(Option<&str>, Option<u32>, &str)> {
     let program = rest.get(..end).filter(|program| !program.is_empty())?;
     let (pid, behind) = match rest.as_bytes().get(end)? {
         b'[' => {
-            let (pid, behind) = rest.get(end + 1..)?.split_once(']')?;
+            let (pid, behind) = cut(rest.get(end + 1..)?, b']')?;
             (pid.parse().ok(), behind)
         }
         _ => (None, rest.get(end..)?),
@@ -161,8 +162,8 @@ fn freebsd_level(rest: &str) -> &str {
 
 /// AIX writes `mail:info` before the program.
 fn aix_level(rest: &str) -> &str {
-    let Some((level, behind)) = rest.split_once(' ') else { return rest };
-    match level.split_once(':') {
+    let Some((level, behind)) = cut(rest, b' ') else { return rest };
+    match cut(level, b':') {
         Some((facility, level))
             if !level.is_empty()
                 && facility
