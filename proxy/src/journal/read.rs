@@ -323,44 +323,73 @@ impl Left {
     }
 }
 
-/// Reads the last file of a writer that is gone.
-pub(super) fn left_behind(disk: &dyn Disk, path: &Path) -> io::Result<Left> {
-    let bytes = disk.read(path)?;
-    let scan = log::scan(&bytes);
+/// Reads what a writer left that is gone; none where there are no files. Two whole files are read: a stop may have come
+/// while the last one was begun, before all that was open stood in it.
+pub(super) fn left_behind(
+    disk: &dyn Disk,
+    folder: &Path,
+    numbers: &[u64],
+) -> io::Result<Option<Left>> {
+    let mut files = Vec::new();
+    let mut whole = 0;
+    for number in numbers.iter().rev() {
+        let bytes = disk.read(&path_of(folder, *number))?;
+        whole += usize::from(matches!(first_record(&bytes), First::Record(_)));
+        files.push(bytes);
+        if whole == 2 {
+            break;
+        }
+    }
+    if files.is_empty() {
+        return Ok(None);
+    }
     let mut left = Left {
         boot: String::new(),
         latest_ns: 0,
         closed: false,
-        end: scan.end,
+        end: End::Clean,
         open: BTreeMap::new(),
     };
-    for range in scan.records {
-        let payload = &bytes[range];
-        left.closed = false;
-        let at_ns = match postcard::from_bytes::<Entry<'_>>(payload) {
-            Ok(Entry::Opened(opened)) => {
-                left.boot = opened.boot.into_owned();
-                opened.at_ns
-            }
-            Ok(Entry::Offered(offered)) => {
-                left.open.insert(offered.facts.id, payload.to_vec());
-                offered.at_ns
-            }
-            Ok(Entry::Ended(ended)) => {
-                left.open.remove(&ended.id);
-                ended.at_ns
-            }
-            Ok(Entry::Gap(gap)) => gap.to_ns,
-            Ok(Entry::Closed { at_ns }) => {
-                left.closed = true;
-                at_ns
-            }
-            Err(_) => {
-                left.end = End::Damaged;
-                break;
-            }
-        };
-        left.latest_ns = left.latest_ns.max(at_ns);
+    for bytes in files.iter().rev() {
+        left.take(bytes);
     }
-    Ok(left)
+    Ok(Some(left))
+}
+
+impl Left {
+    /// What the next file adds.
+    fn take(&mut self, bytes: &[u8]) {
+        let scan = log::scan(bytes);
+        self.closed = false;
+        // An empty file was begun and got nothing.
+        self.end = if bytes.is_empty() { End::Torn } else { scan.end };
+        for range in scan.records {
+            let payload = &bytes[range];
+            self.closed = false;
+            let at_ns = match postcard::from_bytes::<Entry<'_>>(payload) {
+                Ok(Entry::Opened(opened)) => {
+                    self.boot = opened.boot.into_owned();
+                    opened.at_ns
+                }
+                Ok(Entry::Offered(offered)) => {
+                    self.open.insert(offered.facts.id, payload.to_vec());
+                    offered.at_ns
+                }
+                Ok(Entry::Ended(ended)) => {
+                    self.open.remove(&ended.id);
+                    ended.at_ns
+                }
+                Ok(Entry::Gap(gap)) => gap.to_ns,
+                Ok(Entry::Closed { at_ns }) => {
+                    self.closed = true;
+                    at_ns
+                }
+                Err(_) => {
+                    self.end = End::Damaged;
+                    break;
+                }
+            };
+            self.latest_ns = self.latest_ns.max(at_ns);
+        }
+    }
 }

@@ -278,3 +278,49 @@ fn what_was_offered_is_found_again_or_a_gap_stands() {
         }
     }
 }
+
+/// Goal: a stop while a file is begun loses nothing that was open.
+/// Method: the last file is cut at every octet, as a kill or a lost system may leave it.
+#[test]
+fn a_file_that_was_cut_while_it_was_begun_hides_nothing() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    for id in 2..6 {
+        journal.offered(offered(id));
+    }
+    journal.ended(ended(3));
+    let day = 86_400 * S;
+    journal.tick(2 * day);
+    drop(journal);
+    let path = Path::new("journal/00000002.journal");
+    let whole = disk.read(path).unwrap();
+    for cut in 0..whole.len() {
+        let mut file = disk.open(path).unwrap();
+        file.set_size(cut as u64).unwrap();
+        drop(file);
+        drop(open(&disk, "boot", 3 * 86_400));
+        let words = words(&disk);
+        for id in [2, 4, 5] {
+            assert!(words.contains(&format!("Uncertain {id}")), "cut at {cut}: {id} in {words:?}");
+        }
+        disk.remove(Path::new("journal/00000003.journal")).unwrap();
+        let mut file = disk.open(path).unwrap();
+        file.write_at(0, &whole).unwrap();
+    }
+}
+
+/// A pause after a failure is short, whatever becomes of the clock.
+#[test]
+fn a_clock_that_is_set_back_does_not_stop_the_journal() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1_000);
+    disk.fail_at(disk.operations(), std::io::ErrorKind::Other);
+    journal.offered(offered(1_000));
+    assert!(journal.stand().failing);
+    journal.offered(offered(10));
+    assert!(!journal.stand().failing);
+    assert_eq!(
+        words(&disk)[1..4],
+        ["file 2", "gap 1000-1000 Unwritten { entries: 1 }", "offered 10"]
+    );
+}

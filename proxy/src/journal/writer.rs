@@ -147,8 +147,10 @@ impl Writer {
             let opened_ns = read::opened(&*self.disk, &path)?.map_or(0, |opened| opened.at_ns);
             self.past.push_back(Past { number, opened_ns, bytes });
         }
-        let Some(last) = self.past.back() else { return Ok(()) };
-        let left = read::left_behind(&*self.disk, &read::path_of(&folder, last.number))?;
+        let numbers: Vec<u64> = self.past.iter().map(|file| file.number).collect();
+        let Some(left) = read::left_behind(&*self.disk, &folder, &numbers)? else {
+            return Ok(());
+        };
         self.latest_ns = self.latest_ns.max(left.latest_ns);
         if let Some(gap) = left.gap(&self.boot, now_ns) {
             self.append(&Entry::Gap(gap));
@@ -219,7 +221,8 @@ impl Writer {
             .as_ref()
             .is_some_and(|file| file.bytes + self.pending.len() as u64 > self.config.file_bytes);
         if self.current.is_none() || full {
-            if now_ns < self.retry_ns {
+            // The clock may have been set back meanwhile: a pause is never longer than it was meant to be.
+            if now_ns < self.retry_ns && self.retry_ns - now_ns <= RETRY_NS {
                 self.drop_pending(now_ns);
                 return;
             }
@@ -290,7 +293,10 @@ impl Writer {
                 Why::Unwritten { .. } => Why::Unwritten { entries: lost.entries },
                 why => why,
             };
-            encode(&Entry::Gap(Gap { from_ns: lost.from_ns, to_ns: now_ns, why }), &mut bytes);
+            encode(
+                &Entry::Gap(Gap { from_ns: lost.from_ns, to_ns: now_ns.max(lost.from_ns), why }),
+                &mut bytes,
+            );
         }
         for payload in self.open.values() {
             push(payload, &mut bytes);
@@ -363,7 +369,7 @@ impl Writer {
             }
         }
         let current = self.current.as_ref()?;
-        let due = now_ns.saturating_sub(self.synced_ns) >= self.config.sync_s * SECOND_NS;
+        let due = now_ns.abs_diff(self.synced_ns) >= self.config.sync_s * SECOND_NS;
         if !due || current.bytes == self.synced_bytes {
             return None;
         }
