@@ -324,3 +324,52 @@ fn a_clock_that_is_set_back_does_not_stop_the_journal() {
         ["file 2", "gap 1000-1000 Unwritten { entries: 1 }", "offered 10"]
     );
 }
+
+/// The gap was in memory only when the process was killed: the next one must not say that nothing is missing.
+#[test]
+fn a_kill_before_a_gap_is_written_is_not_taken_for_a_plain_kill() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered(offered(2));
+    disk.fail_at(disk.operations(), std::io::ErrorKind::StorageFull);
+    journal.offered(offered(3));
+    drop(journal);
+    drop(open(&disk, "boot", 9));
+    assert_eq!(words(&disk)[2..], ["file 2", "gap 2-9 SystemDown", "offered 2", "Uncertain 2"]);
+}
+
+/// Goal: what the last process left is not lost when the next cannot write at once.
+#[test]
+fn what_was_left_behind_waits_for_a_disk_that_takes_it() {
+    let counted = Arc::new(FaultyDisk::default());
+    open(&counted, "boot", 1).offered(offered(2));
+    let before = counted.operations();
+    drop(open(&counted, "boot", 9));
+    for at in before..counted.operations() {
+        let disk = Arc::new(FaultyDisk::default());
+        open(&disk, "boot", 1).offered(offered(2));
+        disk.fail_at(at, std::io::ErrorKind::StorageFull);
+        let journal = open(&disk, "boot", 9);
+        journal.tick(20 * S);
+        let words = words(&disk);
+        assert!(words.iter().any(|word| word.starts_with("gap 2-9 ")), "{at}: {words:?}");
+        assert!(words.contains(&"Uncertain 2".to_owned()), "{at}: {words:?}");
+    }
+}
+
+/// A file without a head says nothing of the age of the one before it; one that is gone already is no failure.
+#[test]
+fn a_young_file_does_not_go_because_the_next_has_no_head() {
+    let now = 1_795_514_400;
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", now);
+    journal.offered(offered(now));
+    journal.close((now + 1) * S);
+    drop(disk.create_new(Path::new("journal/00000002.journal")).unwrap());
+    let journal = open(&disk, "boot", now + 9);
+    assert!(words(&disk).contains(&format!("offered {now}")));
+    disk.remove(Path::new("journal/00000001.journal")).unwrap();
+    journal.tick((now + 40 * 86_400) * S);
+    journal.offered(offered(now + 40 * 86_400));
+    assert!(!journal.stand().failing);
+}

@@ -31,7 +31,8 @@ const DAY_NS: u64 = 86_400 * SECOND_NS;
 #[derive(Clone, Copy, Debug)]
 struct Past {
     number: u64,
-    opened_ns: u64,
+    /// None where its head cannot be read.
+    opened_ns: Option<u64>,
     bytes: u64,
 }
 
@@ -91,6 +92,8 @@ pub(super) struct Writer {
     /// Records that wait, and how many they are.
     pending: Vec<u8>,
     pending_entries: u64,
+    /// Records of what the last writer left, until they are written.
+    recovered: Vec<u8>,
     /// Payload of what was offered and has no end yet, by id.
     open: BTreeMap<u64, Vec<u8>>,
     lost: Option<Lost>,
@@ -116,6 +119,7 @@ impl Writer {
             next_number: 1,
             pending: Vec::new(),
             pending_entries: 0,
+            recovered: Vec::new(),
             open: BTreeMap::new(),
             lost: None,
             retry_ns: 0,
@@ -132,6 +136,8 @@ impl Writer {
             writer.lost = Some(Lost { from_ns: 0, entries: 0, why: Why::Damaged });
             writer.retry_ns = 0;
         }
+        writer.recovered = std::mem::take(&mut writer.pending);
+        writer.pending_entries = 0;
         writer.flush(now_ns);
         writer
     }
@@ -144,7 +150,7 @@ impl Writer {
             self.next_number = number + 1;
             let path = read::path_of(&folder, number);
             let bytes = self.disk.open_read_only(&path)?.size()?;
-            let opened_ns = read::opened(&*self.disk, &path)?.map_or(0, |opened| opened.at_ns);
+            let opened_ns = read::opened(&*self.disk, &path)?.map(|opened| opened.at_ns);
             self.past.push_back(Past { number, opened_ns, bytes });
         }
         let numbers: Vec<u64> = self.past.iter().map(|file| file.number).collect();
@@ -250,6 +256,11 @@ impl Writer {
         if self.lost.is_none() {
             tracing::error!(directory = %self.config.directory.display(), %error, "journal: cannot be written; mail goes on, and a gap stands in it");
         }
+        if let Some(current) = &mut self.current {
+            // The gap is in memory only, for now. An end that is cut says to whoever comes after a kill that more
+            // may be missing than ends; it takes no room. Where even that fails, nothing can be left.
+            current.file.set_size(current.bytes + 1).ok();
+        }
         self.end_current();
         self.retry_ns = now_ns.saturating_add(retry_ns);
         self.drop_pending(now_ns);
@@ -270,7 +281,7 @@ impl Writer {
     fn end_current(&mut self) {
         if let Some(current) = self.current.take() {
             let Current { number, opened_ns, bytes, .. } = current;
-            self.past.push_back(Past { number, opened_ns, bytes });
+            self.past.push_back(Past { number, opened_ns: Some(opened_ns), bytes });
         }
     }
 
@@ -278,7 +289,6 @@ impl Writer {
     fn begin_file(&mut self, now_ns: u64) -> io::Result<()> {
         let folder = self.config.directory.clone();
         self.make_folder()?;
-        self.make_room(now_ns)?;
         let number = self.next_number;
         let opened = Entry::Opened(Opened {
             version: VERSION,
@@ -288,6 +298,7 @@ impl Writer {
         });
         let mut bytes = Vec::new();
         encode(&opened, &mut bytes);
+        bytes.extend_from_slice(&self.recovered);
         if let Some(lost) = self.lost {
             let why = match lost.why {
                 Why::Unwritten { .. } => Why::Unwritten { entries: lost.entries },
@@ -314,7 +325,7 @@ impl Writer {
         let before = self.current.take();
         self.current = Some(Current { file, number, opened_ns: now_ns, bytes: bytes.len() as u64 });
         if let Some(Current { number, opened_ns, bytes, mut file }) = before {
-            self.past.push_back(Past { number, opened_ns, bytes });
+            self.past.push_back(Past { number, opened_ns: Some(opened_ns), bytes });
             // Its last octets may not be synced yet.
             if let Err(error) = file.sync() {
                 tracing::error!(%error, "journal: a full file cannot be synced");
@@ -322,8 +333,11 @@ impl Writer {
         }
         self.pending.clear();
         self.pending_entries = 0;
+        self.recovered.clear();
         self.synced_bytes = 0;
         self.retry_ns = 0;
+        // Only now: a younger file stands.
+        self.make_room(now_ns);
         Ok(())
     }
 
@@ -336,21 +350,26 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes files by age, and the oldest while all take too much.
-    fn make_room(&mut self, now_ns: u64) -> io::Result<()> {
+    /// Removes files by age, and the oldest while all take too much. What cannot be removed stays: the journal goes on.
+    fn make_room(&mut self, now_ns: u64) {
         let keep_ns = u64::from(self.config.keep_days) * DAY_NS;
-        loop {
-            let Some(oldest) = self.past.front().copied() else { return Ok(()) };
-            // Nothing in it is younger than the beginning of the next.
-            let next_ns = self.past.get(1).map(|next| next.opened_ns);
-            let next_ns = next_ns.or(self.current.as_ref().map(|file| file.opened_ns));
-            let old = next_ns.is_some_and(|at| at.saturating_add(keep_ns) < now_ns);
+        while let Some(oldest) = self.past.front().copied() {
+            // Nothing in it is younger than the beginning of a later one.
+            let later = self.past.iter().skip(1).find_map(|file| file.opened_ns);
+            let later = later.or(self.current.as_ref().map(|file| file.opened_ns));
+            let old = later.is_some_and(|at| at.saturating_add(keep_ns) < now_ns);
             let too_much = self.bytes() + self.config.file_bytes > self.config.bytes_max;
             if !old && !too_much {
-                return Ok(());
+                return;
             }
-            self.disk.remove(&read::path_of(&self.config.directory, oldest.number))?;
-            self.past.pop_front();
+            let path = read::path_of(&self.config.directory, oldest.number);
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(path = %path.display(), %error, "journal: an old file cannot be removed");
+                    return;
+                }
+                _ => self.past.pop_front(),
+            };
         }
     }
 
@@ -405,6 +424,9 @@ impl Writer {
         if self.closed {
             return;
         }
+        // The last chance for a gap: without a pause.
+        self.retry_ns = 0;
+        self.flush(now_ns);
         self.append(&Entry::Closed { at_ns: now_ns });
         self.flush(now_ns);
         if let Some(current) = &mut self.current
