@@ -1,11 +1,12 @@
-//! How a transaction or an attempt ended: the word that logs and metrics share.
+//! How a transaction or an attempt ended: the word that log, metrics and journal share.
 //!
 //! Not here: the outcome of each forward-path of a held message (`spool::Mark`).
 
+use serde::{Deserialize, Serialize};
 use smtp::Reply;
 
-/// How a transaction or an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How a transaction or an attempt ended. The journal writes the place in this list: new ones go to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// The next hop took it, for every recipient that it had accepted.
     Relayed,

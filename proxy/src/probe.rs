@@ -376,7 +376,7 @@ fn log(
         at_ns: clock::unix_nanos(),
         id: id.as_u64(),
         facts: Some(facts(corridor, id, envelope, result)),
-        outcome: outcome.into(),
+        outcome,
         reply: result.reply.as_str().into(),
         others: Vec::new(),
         size: octets as u64,

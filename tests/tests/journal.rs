@@ -161,3 +161,58 @@ fn a_journal_that_cannot_be_written_never_stops_mail() {
     assert_eq!(text(&lines[0], "what"), "gap");
     assert_eq!(text(&lines[1], "outcome"), "relayed");
 }
+
+/// Each forward-path has its own end: one that was refused says nothing of one that was never answered.
+#[test]
+fn a_forward_path_that_was_not_answered_is_not_refused() {
+    let sink = Sink::start("sink.test");
+    let lockgate = Lockgate::before(&sink);
+    lockgate.hold("outbound");
+    let mail = Mail::short("paths", 1).to(&["<bad@x.test>", "<good@x.test>"]);
+    Client::open(lockgate.outbound()).deliver(&mail);
+    sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody").about("bad@x.test").times(1));
+    sink.script(Rule::at(Stage::Rcpt, Action::Close).about("good@x.test").times(1));
+    lockgate.release("outbound");
+    let message_id = mail.message_id().unwrap();
+    let lines = found(&lockgate, &["--message-id", &message_id, "--outcome", "refused"], 1);
+    let others = lines[0]["others"].as_array().unwrap();
+    let of = |to: &str| others.iter().find(|other| text(other, "to") == to).unwrap();
+    assert_eq!(text(of("<bad@x.test>"), "outcome"), "refused");
+    assert_eq!(text(of("<good@x.test>"), "outcome"), "deferred");
+}
+
+/// The same in pass, where the client leaves after some were accepted.
+#[test]
+fn a_forward_path_that_was_accepted_and_left_is_abandoned() {
+    let sink = Sink::start("sink.test");
+    let lockgate = Lockgate::before(&sink);
+    sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody").about("bad@x.test"));
+    let mut client = Client::open(lockgate.outbound());
+    client.command("MAIL FROM:<a@x.test>");
+    client.command("RCPT TO:<good@x.test>");
+    client.command("RCPT TO:<bad@x.test>");
+    client.command("RSET");
+    let lines = found(&lockgate, &["--address", "good@x.test"], 1);
+    let others = lines[0]["others"].as_array().unwrap();
+    let of = |to: &str| others.iter().find(|other| text(other, "to") == to);
+    assert_eq!(text(of("<bad@x.test>").unwrap(), "outcome"), "refused");
+    let good = of("<good@x.test>")
+        .map_or_else(|| text(&lines[0], "outcome"), |other| text(other, "outcome"));
+    assert_eq!(good, "abandoned");
+}
+
+/// Mail data may begin with a blank, as if it went on with our trace field.
+#[test]
+fn mail_data_that_begins_with_a_blank_has_one_digest_too() {
+    let sink = Sink::start("sink.test");
+    let lockgate = Lockgate::before(&sink);
+    lockgate.hold("outbound");
+    let mut mail = Mail::short("blank", 1).to(&["<blank@x.test>"]);
+    mail.data = b" folded;\r\n\r\nbody\r\n".to_vec();
+    Client::open(lockgate.outbound()).deliver(&mail);
+    lockgate.release("outbound");
+    lockgate.wait_until_empty(LONG);
+    let lines = found(&lockgate, &["--address", "blank@x.test"], 2);
+    assert_eq!(lines[0]["content_sha256"], lines[1]["content_sha256"]);
+    assert_eq!(lines[1]["size"], mail.data.len() as u64);
+}

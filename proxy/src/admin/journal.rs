@@ -21,7 +21,7 @@ use super::{Asked, Desk, Slot};
 use crate::api::{JournalFilter, JournalLine, JournalPath, JournalWhat};
 use crate::clock;
 use crate::id::TransactionId;
-use crate::journal::{Cursor, Ended, Entry, Facts, Gap, Outcome, ReadError, Reader, Why};
+use crate::journal::{Cursor, Ended, Entry, Facts, Gap, ReadError, Reader, Why};
 
 /// Octets of a page, about.
 const PAGE_OCTETS: usize = 64 * 1024;
@@ -237,24 +237,13 @@ fn id_text(id: u64) -> String {
     TransactionId::from_u64(id).to_string()
 }
 
-const fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Relayed => "relayed",
-        Outcome::Held => "held",
-        Outcome::Deferred => "deferred",
-        Outcome::Refused => "refused",
-        Outcome::Uncertain => "uncertain",
-        Outcome::Blocked => "blocked",
-        Outcome::Abandoned => "abandoned",
-    }
-}
-
 fn of_gap(gap: &Gap) -> JournalLine {
     let why = match gap.why {
         Why::Killed => "killed: nothing that was offered is missing, ends may be".to_owned(),
         Why::SystemDown => "the system went down: what was written last may be missing".to_owned(),
         Why::Unwritten { entries } => format!("the disk did not take {entries} entries"),
         Why::Damaged => "what was written cannot be read".to_owned(),
+        Why::Unsynced => "a sync failed: what was written may not be on the disk".to_owned(),
     };
     JournalLine {
         at: Some(clock::rfc_3339(gap.from_ns / 1_000_000)),
@@ -285,7 +274,7 @@ fn told(line: &mut JournalLine, facts: &Facts<'_>) {
 fn others(to: &[String], ends: &[crate::journal::PathEnd<'_>]) -> Vec<JournalPath> {
     let one = |end: &crate::journal::PathEnd<'_>| JournalPath {
         to: to.get(end.path as usize).cloned().unwrap_or_default(),
-        outcome: word(end.outcome).to_owned(),
+        outcome: end.outcome.as_str().to_owned(),
         reply: end.reply.to_string(),
     };
     ends.iter().map(one).collect()
@@ -297,7 +286,7 @@ fn of_end(mut line: JournalLine, ended: &Ended<'_>) -> JournalLine {
     }
     line.what = JournalWhat::Ended;
     line.at = Some(clock::rfc_3339(ended.at_ns / 1_000_000));
-    line.outcome = Some(word(ended.outcome).to_owned());
+    line.outcome = Some(ended.outcome.as_str().to_owned());
     line.reply = Some(ended.reply.to_string());
     for other in others(&line.to, &ended.others) {
         // What the end says goes before what was known when it was offered.

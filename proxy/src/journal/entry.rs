@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::TransactionId;
+use crate::outcome::Outcome;
 
 /// Version of the form; stands in the first entry of each file.
 pub const VERSION: u32 = 1;
@@ -83,40 +84,6 @@ impl Doing {
             Self::Replay => "replay",
             Self::Report => "dsn",
             Self::Probe => "probe",
-        }
-    }
-}
-
-/// How a transaction, or one forward-path of it, ended. The numbers on disk are the order here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Outcome {
-    /// The next hop took it.
-    Relayed,
-    /// We took it.
-    Held,
-    /// 4yz, or no next hop.
-    Deferred,
-    /// 5yz.
-    Refused,
-    /// The final dot was sent and no valid reply came.
-    Uncertain,
-    /// It needs what the member does not offer.
-    Blocked,
-    /// The client left before the end of mail data.
-    Abandoned,
-}
-
-impl From<crate::outcome::Outcome> for Outcome {
-    fn from(outcome: crate::outcome::Outcome) -> Self {
-        use crate::outcome::Outcome as Word;
-        match outcome {
-            Word::Relayed => Self::Relayed,
-            Word::Held => Self::Held,
-            Word::Deferred => Self::Deferred,
-            Word::Refused => Self::Refused,
-            Word::Uncertain => Self::Uncertain,
-            Word::Blocked => Self::Blocked,
-            Word::Abandoned => Self::Abandoned,
         }
     }
 }
@@ -251,6 +218,8 @@ pub enum Why {
     },
     /// What was written cannot be read.
     Damaged,
+    /// A sync failed: what was written since the last may not be on the disk.
+    Unsynced,
 }
 
 impl Why {

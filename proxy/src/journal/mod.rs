@@ -28,8 +28,7 @@ use disk::Disk;
 use serde::Deserialize;
 
 pub use entry::{
-    Doing, Ended, Entry, Facts, Gap, Offered, Opened, Outcome, PathEnd, SHA256, VERSION, Why,
-    text_of,
+    Doing, Ended, Entry, Facts, Gap, Offered, Opened, PathEnd, SHA256, VERSION, Why, text_of,
 };
 pub use read::{Cursor, ReadError, Reader};
 use writer::Writer;
@@ -142,8 +141,8 @@ impl Journal {
         let due = self.writer().tick(now_ns);
         // The sync is slow: nobody waits for the lock meanwhile.
         if let Some(sync) = due {
-            let file = sync.run();
-            self.writer().synced(file);
+            let result = sync.run();
+            self.writer().synced(&sync, &result);
         }
     }
 

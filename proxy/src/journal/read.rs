@@ -177,10 +177,12 @@ impl Reader {
             }
         }
         let path = path_of(&self.folder, number);
-        let file = self
-            .disk
-            .open_read_only(&path)
-            .map_err(|source| ReadError::Io { path: path.clone(), source })?;
+        let file = match self.disk.open_read_only(&path) {
+            Ok(file) => file,
+            // It went between the list and here: the next look finds another, or none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.open(),
+            Err(source) => return Err(ReadError::Io { path, source }),
+        };
         self.file = Some((number, file));
         self.chunk.clear();
         self.start = self.cursor.offset;
@@ -200,8 +202,8 @@ impl Reader {
     /// On to the next file.
     fn skip_file(&mut self) {
         self.file = None;
-        let next = self.first_from(self.cursor.file + 1).ok().flatten();
-        self.cursor = Cursor { file: next.unwrap_or(self.cursor.file + 1), offset: 0 };
+        // Not on to the next that is there: what is gone between is told when that is opened.
+        self.cursor = Cursor { file: self.cursor.file + 1, offset: 0 };
     }
 
     fn find(&mut self) -> Result<Next, ReadError> {
@@ -216,11 +218,21 @@ impl Reader {
                 First::Torn if rest.len() > RECORD_MAX => return Ok(Next::Damaged),
                 First::Torn => {
                     if !self.refill()? {
-                        return Ok(Next::NotYet);
+                        return Ok(self.at_end());
                     }
                 }
                 First::Damaged => return Ok(Next::Damaged),
             }
+        }
+    }
+
+    /// What the rest of the file is that holds no whole record: judged as a whole, for a cut looks like damage from too
+    /// near, and damage like a cut.
+    fn at_end(&self) -> Next {
+        let at = usize::try_from(self.cursor.offset - self.start).unwrap_or(usize::MAX);
+        match log::scan(self.chunk.get(at..).unwrap_or_default()).end {
+            End::Damaged => Next::Damaged,
+            End::Torn | End::Clean => Next::NotYet,
         }
     }
 
@@ -299,8 +311,9 @@ pub(super) fn opened(disk: &dyn Disk, path: &Path) -> io::Result<Option<Opened<'
 /// What a writer left in its last file.
 pub(super) struct Left {
     boot: String,
-    /// The latest moment in it.
-    pub(super) latest_ns: u64,
+    /// The latest moment in it, and that of its last entry.
+    latest_ns: u64,
+    last_ns: u64,
     closed: bool,
     end: End,
     /// Payloads of what was open.
@@ -309,7 +322,7 @@ pub(super) struct Left {
 
 impl Left {
     /// The gap that it leaves to one who begins now.
-    pub(super) fn gap(&self, boot: &str, now_ns: u64) -> Option<Gap> {
+    pub(super) fn gap(&self, boot: &str, now_ns: u64, margin_ns: u64) -> Option<Gap> {
         let why = if self.end == End::Damaged {
             Why::Damaged
         } else if self.closed {
@@ -319,7 +332,9 @@ impl Left {
         } else {
             Why::SystemDown
         };
-        Some(Gap { from_ns: self.latest_ns, to_ns: now_ns.max(self.latest_ns), why })
+        // The clock may have been set back: from the last entry, not from the latest.
+        let from_ns = self.last_ns.saturating_sub(margin_ns);
+        Some(Gap { from_ns, to_ns: now_ns.max(self.latest_ns), why })
     }
 }
 
@@ -346,6 +361,7 @@ pub(super) fn left_behind(
     let mut left = Left {
         boot: String::new(),
         latest_ns: 0,
+        last_ns: 0,
         closed: false,
         end: End::Clean,
         open: BTreeMap::new(),
@@ -390,6 +406,7 @@ impl Left {
                 }
             };
             self.latest_ns = self.latest_ns.max(at_ns);
+            self.last_ns = at_ns;
         }
     }
 }

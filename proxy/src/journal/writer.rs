@@ -1,9 +1,12 @@
 //! Writes the journal's files: one after the other, each used once.
 //!
 //! Invariants
-//! - A file is never continued by another process, nor after a failed write: what comes next goes into a new
-//!   one, behind everything that is still open.
+//! - A file is never continued by another process, nor after a failed write or sync: what comes next goes into a
+//!   new one, behind everything that is still open.
+//! - What was offered is kept in memory until its end is written, so that no end stands without its offer; how much
+//!   is bounded ([`OPEN_OCTETS_MAX`]).
 //! - A file goes only when a younger one stands: by age, or because all together take too much.
+//! - Nothing is synced under the lock but at the close: whoever writes waits for the system's cache alone.
 //!
 //! Not here: what an entry says (`entry`), the clock (the caller says what time it is).
 
@@ -14,15 +17,22 @@ use std::sync::Arc;
 
 use disk::{Disk, File};
 
-use super::entry::{Ended, Entry, Gap, Offered, Opened, Outcome, VERSION, Why};
+use super::entry::{Ended, Entry, Gap, Offered, Opened, VERSION, Why};
 use super::read::{self, Cursor, Reader};
 use super::{Config, Stand};
+use crate::outcome::Outcome;
 
 /// Octets of ends that wait at most.
 const PENDING_MAX: usize = 64 * 1024;
 
+/// Octets of offers and ends kept while the disk takes nothing; above it those that have ended go.
+const OPEN_OCTETS_MAX: usize = 16 << 20;
+
 /// Pause before a journal that could not be written is tried again.
-const RETRY_NS: u64 = 1_000_000_000;
+const RETRY_NS: u64 = SECOND_NS;
+
+/// Entries are written a little after the moment that they name: a gap begins so much earlier.
+const MARGIN_NS: u64 = 10_000_000;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const DAY_NS: u64 = 86_400 * SECOND_NS;
@@ -44,40 +54,62 @@ struct Current {
     bytes: u64,
 }
 
-/// Entries that could not be written.
+/// What was offered: payloads of the offer, and of its end while that is not written.
+struct Open {
+    offer: Vec<u8>,
+    end: Option<Vec<u8>>,
+}
+
+impl Open {
+    fn octets(&self) -> usize {
+        self.offer.len() + self.end.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// Entries that may be missing.
 #[derive(Clone, Copy, Debug)]
 struct Lost {
     from_ns: u64,
+    to_ns: u64,
     entries: u64,
-    why: Why,
+    /// A sync failed.
+    unsynced: bool,
 }
 
-/// A sync that is due, of a file of its own handle: writing goes on meanwhile.
+impl Lost {
+    const fn gap(self) -> Gap {
+        let why =
+            if self.unsynced { Why::Unsynced } else { Why::Unwritten { entries: self.entries } };
+        Gap { from_ns: self.from_ns.saturating_sub(MARGIN_NS), to_ns: self.to_ns, why }
+    }
+}
+
+/// A sync that is due, by handles of its own: writing goes on meanwhile.
 pub(super) struct Sync {
     disk: Arc<dyn Disk>,
-    path: PathBuf,
-    number: u64,
-    bytes: u64,
-}
-
-/// How far a file is synced.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Synced {
-    number: u64,
-    bytes: u64,
+    folder: PathBuf,
+    /// Complete files; one that is gone meanwhile needs none.
+    past: Vec<u64>,
+    current: Option<(u64, u64)>,
+    /// The latest entry that it proves.
+    last_ns: u64,
 }
 
 impl Sync {
     /// Syncs. Blocking.
-    pub(super) fn run(self) -> Option<Synced> {
-        let synced = self.disk.open(&self.path).and_then(|mut file| file.sync());
-        match synced {
-            Ok(()) => Some(Synced { number: self.number, bytes: self.bytes }),
-            Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "journal: cannot be synced");
-                None
+    pub(super) fn run(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.folder)?;
+        for number in &self.past {
+            match self.sync_file(*number) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
+        self.current.map_or(Ok(()), |(number, _)| self.sync_file(number))
+    }
+
+    fn sync_file(&self, number: u64) -> io::Result<()> {
+        self.disk.open(&read::path_of(&self.folder, number))?.sync()
     }
 }
 
@@ -86,24 +118,31 @@ pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     config: Config,
     boot: String,
+    /// What stands there is known.
+    listed: bool,
     past: VecDeque<Past>,
     current: Option<Current>,
     next_number: u64,
-    /// Records that wait, and how many they are.
-    pending: Vec<u8>,
-    pending_entries: u64,
     /// Records of what the last writer left, until they are written.
     recovered: Vec<u8>,
-    /// Payload of what was offered and has no end yet, by id.
-    open: BTreeMap<u64, Vec<u8>>,
+    /// Records that wait, how many they are, and whose ends are among them.
+    pending: Vec<u8>,
+    pending_entries: u64,
+    ending: Vec<u64>,
+    /// What was offered and has no end that is written, by id.
+    open: BTreeMap<u64, Open>,
+    open_octets: usize,
     lost: Option<Lost>,
     retry_ns: u64,
     unwritten: u64,
-    /// Octets of the current file that are synced, and when.
+    /// Complete files that are not known to be synced.
+    unsynced: Vec<u64>,
+    /// Octets of the current file that are synced, when that was, and the latest entry in them.
     synced_bytes: u64,
     synced_ns: u64,
-    /// The latest moment that an entry named.
-    latest_ns: u64,
+    proven_ns: u64,
+    /// The moment of the last entry.
+    last_ns: u64,
     scratch: Vec<u8>,
     closed: bool,
 }
@@ -114,30 +153,28 @@ impl Writer {
             disk,
             config,
             boot: boot.to_owned(),
+            listed: false,
             past: VecDeque::new(),
             current: None,
             next_number: 1,
+            recovered: Vec::new(),
             pending: Vec::new(),
             pending_entries: 0,
-            recovered: Vec::new(),
+            ending: Vec::new(),
             open: BTreeMap::new(),
+            open_octets: 0,
             lost: None,
             retry_ns: 0,
             unwritten: 0,
+            unsynced: Vec::new(),
             synced_bytes: 0,
-            synced_ns: now_ns,
-            latest_ns: now_ns,
+            // Due at once: what the last writer left may not be synced.
+            synced_ns: 0,
+            proven_ns: now_ns,
+            last_ns: now_ns,
             scratch: Vec::new(),
             closed: false,
         };
-        if let Err(error) = writer.recover(now_ns) {
-            // What stands there is unknown, so everything before now may be missing.
-            writer.failed(&error, now_ns, 0);
-            writer.lost = Some(Lost { from_ns: 0, entries: 0, why: Why::Damaged });
-            writer.retry_ns = 0;
-        }
-        writer.recovered = std::mem::take(&mut writer.pending);
-        writer.pending_entries = 0;
         writer.flush(now_ns);
         writer
     }
@@ -145,58 +182,85 @@ impl Writer {
     /// Reads what the last writer left: its number, what was open, and how it ended.
     fn recover(&mut self, now_ns: u64) -> io::Result<()> {
         let folder = self.config.directory.clone();
-        self.make_folder()?;
-        for number in read::numbers(&*self.disk, &folder)? {
-            self.next_number = number + 1;
+        let numbers = read::numbers(&*self.disk, &folder)?;
+        self.past.clear();
+        for &number in &numbers {
             let path = read::path_of(&folder, number);
-            let bytes = self.disk.open_read_only(&path)?.size()?;
-            let opened_ns = read::opened(&*self.disk, &path)?.map(|opened| opened.at_ns);
-            self.past.push_back(Past { number, opened_ns, bytes });
+            let bytes = self.disk.open_read_only(&path).and_then(|file| file.size()).unwrap_or(0);
+            let opened = read::opened(&*self.disk, &path).ok().flatten();
+            self.past.push_back(Past {
+                number,
+                opened_ns: opened.map(|opened| opened.at_ns),
+                bytes,
+            });
         }
-        let numbers: Vec<u64> = self.past.iter().map(|file| file.number).collect();
-        let Some(left) = read::left_behind(&*self.disk, &folder, &numbers)? else {
-            return Ok(());
-        };
-        self.latest_ns = self.latest_ns.max(left.latest_ns);
-        if let Some(gap) = left.gap(&self.boot, now_ns) {
-            self.append(&Entry::Gap(gap));
-        }
-        for (id, payload) in left.open {
-            push(&payload, &mut self.pending);
-            self.pending_entries += 1;
-            self.append(&Entry::Ended(Ended {
-                at_ns: now_ns,
-                id,
-                facts: None,
-                outcome: Outcome::Uncertain,
-                reply: "lockgate stopped before the reply was known".into(),
-                others: Vec::new(),
-                size: 0,
-                content_sha256: None,
-            }));
+        self.next_number = numbers.last().map_or(1, |last| last + 1);
+        self.unsynced.extend(numbers.iter().rev().take(2));
+        self.listed = true;
+        match read::left_behind(&*self.disk, &folder, &numbers) {
+            Ok(None) => {}
+            Ok(Some(left)) => {
+                if let Some(gap) = left.gap(&self.boot, now_ns, MARGIN_NS) {
+                    encode(&Entry::Gap(gap), &mut self.recovered);
+                }
+                for (id, offer) in left.open {
+                    push(&offer, &mut self.recovered);
+                    encode(&Entry::Ended(stopped(id, now_ns)), &mut self.recovered);
+                }
+            }
+            Err(error) => {
+                tracing::error!(directory = %folder.display(), %error, "journal: what stands in it cannot be read");
+                let gap = Gap { from_ns: 0, to_ns: now_ns, why: Why::Damaged };
+                encode(&Entry::Gap(gap), &mut self.recovered);
+            }
         }
         Ok(())
     }
 
     pub(super) fn offered(&mut self, offered: Offered<'_>) {
+        self.reopen();
         let (id, at_ns) = (offered.facts.id, offered.at_ns);
-        let payload = self.append(&Entry::Offered(offered));
-        if let Some(payload) = payload {
-            self.open.insert(id, payload);
-        }
+        let offer = self.append(&Entry::Offered(offered));
+        // A further attempt with the same message: the end of the former waits already.
+        self.ending.retain(|ending| *ending != id);
+        self.forget(id);
         self.flush(at_ns);
+        // Only now, so that a file that is begun does not get it twice; also if it was not written.
+        if let Some(offer) = offer {
+            self.open_octets += offer.len();
+            self.open.insert(id, Open { offer, end: None });
+        }
     }
 
     pub(super) fn ended(&mut self, ended: Ended<'_>) {
-        let at_ns = ended.at_ns;
-        self.open.remove(&ended.id);
-        self.append(&Entry::Ended(ended));
+        self.reopen();
+        let (id, at_ns) = (ended.id, ended.at_ns);
+        let end = self.append(&Entry::Ended(ended));
+        if let (Some(open), Some(end)) = (self.open.get_mut(&id), end) {
+            self.open_octets += end.len();
+            open.end = Some(end);
+            self.ending.push(id);
+        }
         if self.pending.len() >= PENDING_MAX {
             self.flush(at_ns);
         }
     }
 
-    /// Adds an entry to what waits; its payload if it is an offer.
+    fn forget(&mut self, id: u64) {
+        if let Some(open) = self.open.remove(&id) {
+            self.open_octets -= open.octets();
+        }
+    }
+
+    /// Something comes behind the close: it is written all the same, in another file.
+    fn reopen(&mut self) {
+        if self.closed {
+            self.closed = false;
+            self.end_current();
+        }
+    }
+
+    /// Adds an entry to what waits; its payload, where that may be wanted again.
     fn append(&mut self, entry: &Entry<'_>) -> Option<Vec<u8>> {
         let mut payload = std::mem::take(&mut self.scratch);
         payload.clear();
@@ -204,7 +268,12 @@ impl Writer {
             Ok(payload) => {
                 push(&payload, &mut self.pending);
                 self.pending_entries += 1;
-                let kept = matches!(entry, Entry::Offered(_)).then(|| payload.clone());
+                let wanted = match entry {
+                    Entry::Offered(_) => true,
+                    Entry::Ended(ended) => self.open.contains_key(&ended.id),
+                    Entry::Opened(_) | Entry::Gap(_) | Entry::Closed { .. } => false,
+                };
+                let kept = wanted.then(|| payload.clone());
                 self.scratch = payload;
                 kept
             }
@@ -218,10 +287,10 @@ impl Writer {
 
     /// Writes what waits.
     fn flush(&mut self, now_ns: u64) {
-        self.latest_ns = self.latest_ns.max(now_ns);
         if self.closed {
             return;
         }
+        self.last_ns = now_ns;
         let full = self
             .current
             .as_ref()
@@ -230,10 +299,8 @@ impl Writer {
             // The clock may have been set back meanwhile: a pause is never longer than it was meant to be.
             if now_ns < self.retry_ns && self.retry_ns - now_ns <= RETRY_NS {
                 self.drop_pending(now_ns);
-                return;
-            }
-            if let Err(error) = self.begin_file(now_ns) {
-                self.failed(&error, now_ns, RETRY_NS);
+            } else if let Err(error) = self.begin_file(now_ns) {
+                self.failed(&error, now_ns);
             }
             return;
         }
@@ -244,15 +311,23 @@ impl Writer {
         match current.file.write_at(current.bytes, &self.pending) {
             Ok(()) => {
                 current.bytes += self.pending.len() as u64;
-                self.pending.clear();
-                self.pending_entries = 0;
+                self.written();
             }
-            Err(error) => self.failed(&error, now_ns, RETRY_NS),
+            Err(error) => self.failed(&error, now_ns),
         }
     }
 
-    /// Nothing more goes into this file; what waits is lost.
-    fn failed(&mut self, error: &io::Error, now_ns: u64, retry_ns: u64) {
+    /// What waited is written.
+    fn written(&mut self) {
+        self.pending.clear();
+        self.pending_entries = 0;
+        for id in std::mem::take(&mut self.ending) {
+            self.forget(id);
+        }
+    }
+
+    /// Nothing more goes into this file; what waits is not written.
+    fn failed(&mut self, error: &io::Error, now_ns: u64) {
         if self.lost.is_none() {
             tracing::error!(directory = %self.config.directory.display(), %error, "journal: cannot be written; mail goes on, and a gap stands in it");
         }
@@ -262,34 +337,96 @@ impl Writer {
             current.file.set_size(current.bytes + 1).ok();
         }
         self.end_current();
-        self.retry_ns = now_ns.saturating_add(retry_ns);
+        self.retry_ns = now_ns.saturating_add(RETRY_NS);
         self.drop_pending(now_ns);
     }
 
     fn drop_pending(&mut self, now_ns: u64) {
         let entries = std::mem::take(&mut self.pending_entries);
         self.pending.clear();
+        self.ending.clear();
         self.unwritten += entries;
-        let lost = self.lost.get_or_insert(Lost {
-            from_ns: now_ns,
-            entries: 0,
-            why: Why::Unwritten { entries: 0 },
-        });
+        let lost = self.lost_at(now_ns);
         lost.entries += entries;
+        if self.open_octets > OPEN_OCTETS_MAX {
+            self.keep_open_only();
+        }
+    }
+
+    /// The gap that stands, as one that reaches over `now_ns`.
+    fn lost_at(&mut self, now_ns: u64) -> &mut Lost {
+        let none = Lost { from_ns: now_ns, to_ns: now_ns, entries: 0, unsynced: false };
+        let lost = self.lost.get_or_insert(none);
+        // The clock may go either way.
+        lost.from_ns = lost.from_ns.min(now_ns);
+        lost.to_ns = lost.to_ns.max(now_ns);
+        lost
+    }
+
+    /// Forgets what has ended.
+    fn keep_open_only(&mut self) {
+        self.open.retain(|_, open| open.end.is_none());
+        self.open_octets = self.open.values().map(Open::octets).sum();
     }
 
     fn end_current(&mut self) {
         if let Some(current) = self.current.take() {
             let Current { number, opened_ns, bytes, .. } = current;
             self.past.push_back(Past { number, opened_ns: Some(opened_ns), bytes });
+            self.unsynced.push(number);
         }
     }
 
-    /// Begins the next file with what is still open, the gap if there is one, and what waits.
+    /// Begins the next file with what the last writer left, the gap if there is one, what is still open, and what
+    /// waits.
     fn begin_file(&mut self, now_ns: u64) -> io::Result<()> {
-        let folder = self.config.directory.clone();
         self.make_folder()?;
-        let number = self.next_number;
+        if !self.listed {
+            self.recover(now_ns)?;
+        }
+        let (file, number) = loop {
+            let path = read::path_of(&self.config.directory, self.next_number);
+            match self.disk.create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self.next_number += 1;
+                }
+                made => break (made?, self.next_number),
+            }
+        };
+        let bytes = self.head(number, now_ns);
+        let mut file = file;
+        if let Err(error) = file.write_at(0, &bytes) {
+            drop(file);
+            // Its number is free again, or it stands there and counts.
+            let path = read::path_of(&self.config.directory, number);
+            if self.disk.remove(&path).is_err() {
+                self.past.push_back(Past { number, opened_ns: None, bytes: 0 });
+                self.next_number += 1;
+            }
+            return Err(error);
+        }
+        self.next_number += 1;
+        if self.lost.take().is_some() {
+            tracing::warn!(
+                number,
+                unwritten = self.unwritten,
+                "journal: written again, with a gap"
+            );
+        }
+        self.end_current();
+        self.current = Some(Current { file, number, opened_ns: now_ns, bytes: bytes.len() as u64 });
+        self.written();
+        self.keep_open_only();
+        self.recovered.clear();
+        self.synced_bytes = 0;
+        self.retry_ns = 0;
+        // Only now: a younger file stands.
+        self.make_room(now_ns);
+        Ok(())
+    }
+
+    /// The octets with which a file begins.
+    fn head(&mut self, number: u64, now_ns: u64) -> Vec<u8> {
         let opened = Entry::Opened(Opened {
             version: VERSION,
             file: number,
@@ -299,46 +436,21 @@ impl Writer {
         let mut bytes = Vec::new();
         encode(&opened, &mut bytes);
         bytes.extend_from_slice(&self.recovered);
-        if let Some(lost) = self.lost {
-            let why = match lost.why {
-                Why::Unwritten { .. } => Why::Unwritten { entries: lost.entries },
-                why => why,
-            };
-            encode(
-                &Entry::Gap(Gap { from_ns: lost.from_ns, to_ns: now_ns.max(lost.from_ns), why }),
-                &mut bytes,
-            );
+        if self.lost.is_some() {
+            let gap = self.lost_at(now_ns).gap();
+            encode(&Entry::Gap(gap), &mut bytes);
         }
-        for payload in self.open.values() {
-            push(payload, &mut bytes);
-        }
-        bytes.extend_from_slice(&self.pending);
-        let path = read::path_of(&folder, number);
-        // The name is used up, whatever comes of it.
-        self.next_number += 1;
-        let mut file = self.disk.create_new(&path)?;
-        file.write_at(0, &bytes)?;
-        self.disk.sync_dir(&folder)?;
-        if self.lost.take().is_some() {
-            tracing::warn!(path = %path.display(), unwritten = self.unwritten, "journal: written again, with a gap");
-        }
-        let before = self.current.take();
-        self.current = Some(Current { file, number, opened_ns: now_ns, bytes: bytes.len() as u64 });
-        if let Some(Current { number, opened_ns, bytes, mut file }) = before {
-            self.past.push_back(Past { number, opened_ns: Some(opened_ns), bytes });
-            // Its last octets may not be synced yet.
-            if let Err(error) = file.sync() {
-                tracing::error!(%error, "journal: a full file cannot be synced");
+        for (id, open) in &self.open {
+            push(&open.offer, &mut bytes);
+            // Else it is among what waits.
+            if let Some(end) = &open.end
+                && !self.ending.contains(id)
+            {
+                push(end, &mut bytes);
             }
         }
-        self.pending.clear();
-        self.pending_entries = 0;
-        self.recovered.clear();
-        self.synced_bytes = 0;
-        self.retry_ns = 0;
-        // Only now: a younger file stands.
-        self.make_room(now_ns);
-        Ok(())
+        bytes.extend_from_slice(&self.pending);
+        bytes
     }
 
     fn make_folder(&self) -> io::Result<()> {
@@ -378,33 +490,57 @@ impl Writer {
         past + self.current.as_ref().map_or(0, |file| file.bytes)
     }
 
+    /// Writes what waits and begins a new file where that is due; a sync, where that is.
     pub(super) fn tick(&mut self, now_ns: u64) -> Option<Sync> {
         self.flush(now_ns);
         let day_old = self.current.as_ref().is_some_and(|file| file.opened_ns + DAY_NS < now_ns);
         if day_old && !self.closed {
             // So that files can go by age, however little is written.
             if let Err(error) = self.begin_file(now_ns) {
-                self.failed(&error, now_ns, RETRY_NS);
+                self.failed(&error, now_ns);
             }
         }
-        let current = self.current.as_ref()?;
         let due = now_ns.abs_diff(self.synced_ns) >= self.config.sync_s * SECOND_NS;
-        if !due || current.bytes == self.synced_bytes {
+        let written = self.current.as_ref().is_some_and(|file| file.bytes > self.synced_bytes);
+        if !due || !written && self.unsynced.is_empty() {
             return None;
         }
         self.synced_ns = now_ns;
-        Some(Sync {
-            disk: Arc::clone(&self.disk),
-            path: read::path_of(&self.config.directory, current.number),
-            number: current.number,
-            bytes: current.bytes,
-        })
+        Some(self.sync())
     }
 
-    pub(super) fn synced(&mut self, synced: Option<Synced>) {
-        let number = self.current.as_ref().map(|file| file.number);
-        if let Some(synced) = synced.filter(|synced| Some(synced.number) == number) {
-            self.synced_bytes = synced.bytes;
+    fn sync(&self) -> Sync {
+        Sync {
+            disk: Arc::clone(&self.disk),
+            folder: self.config.directory.clone(),
+            past: self.unsynced.clone(),
+            current: self.current.as_ref().map(|file| (file.number, file.bytes)),
+            last_ns: self.last_ns,
+        }
+    }
+
+    /// A sync has ended. After one that failed nothing that was written since the last is proven, whatever a later one
+    /// says: it counts as not written.
+    pub(super) fn synced(&mut self, sync: &Sync, result: &io::Result<()>) {
+        match result {
+            Ok(()) => {
+                let number = self.current.as_ref().map(|file| file.number);
+                if let Some((synced, bytes)) = sync.current
+                    && Some(synced) == number
+                {
+                    self.synced_bytes = bytes;
+                }
+                self.unsynced.retain(|number| !sync.past.contains(number));
+                self.proven_ns = sync.last_ns;
+            }
+            Err(error) => {
+                let (from_ns, now_ns) = (self.proven_ns, self.last_ns);
+                self.failed(error, now_ns);
+                let lost = self.lost_at(from_ns);
+                lost.unsynced = true;
+                // Said once; what is written from now on is synced by itself.
+                self.unsynced.clear();
+            }
         }
     }
 
@@ -420,6 +556,7 @@ impl Writer {
         }
     }
 
+    /// Writes and syncs everything, and says so.
     pub(super) fn close(&mut self, now_ns: u64) {
         if self.closed {
             return;
@@ -427,11 +564,15 @@ impl Writer {
         // The last chance for a gap: without a pause.
         self.retry_ns = 0;
         self.flush(now_ns);
+        let sync = self.sync();
+        let result = sync.run();
+        self.synced(&sync, &result);
+        if self.lost.is_some() {
+            self.retry_ns = 0;
+        }
         self.append(&Entry::Closed { at_ns: now_ns });
         self.flush(now_ns);
-        if let Some(current) = &mut self.current
-            && let Err(error) = current.file.sync()
-        {
+        if let Err(error) = self.sync().run() {
             tracing::error!(%error, "journal: cannot be synced");
         }
         self.closed = true;
@@ -440,10 +581,24 @@ impl Writer {
     pub(super) fn stand(&self) -> Stand {
         Stand {
             bytes: self.bytes(),
-            open: self.open.len(),
+            open: self.open.values().filter(|open| open.end.is_none()).count(),
             unwritten: self.unwritten,
             failing: self.lost.is_some(),
         }
+    }
+}
+
+/// The end of what was open when the last writer stopped.
+fn stopped(id: u64, now_ns: u64) -> Ended<'static> {
+    Ended {
+        at_ns: now_ns,
+        id,
+        facts: None,
+        outcome: Outcome::Uncertain,
+        reply: "lockgate stopped before the reply was known".into(),
+        others: Vec::new(),
+        size: 0,
+        content_sha256: None,
     }
 }
 

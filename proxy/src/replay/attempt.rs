@@ -161,7 +161,6 @@ pub(super) async fn attempt(
             return ended;
         }
     };
-    let tls = taken.connection.tls().map(str::to_owned);
     let mut delivery = Delivery {
         context,
         permit,
@@ -175,7 +174,7 @@ pub(super) async fn attempt(
         fenced: false,
         began_ns,
         ident: false,
-        tls: tls.as_deref(),
+        tls: None,
         offered: false,
         received: None,
     };
@@ -205,6 +204,7 @@ pub(super) async fn attempt(
     let lost = delivery.link.take();
     let (offered, ident) = (delivery.offered, delivery.ident);
     let received = delivery.received.take();
+    let tls = delivery.tls.take();
     let told = Told {
         context,
         id,
@@ -217,16 +217,18 @@ pub(super) async fn attempt(
         tls: tls.as_deref(),
     };
     let facts = (!offered).then(|| told.facts(&paths));
-    let others = told::ends(&paths);
-    let reply = last.as_ref().map_or_else(
-        || lost.as_ref().map_or_else(String::new, ToString::to_string),
-        journal::text_of,
-    );
+    // Where the link broke, an earlier reply has decided nothing.
+    let reply = match (&lost, &last) {
+        (Some(error), _) => error.to_string(),
+        (None, Some(reply)) => journal::text_of(reply),
+        (None, None) => String::new(),
+    };
+    let others = told::ends(&paths, &reply);
     let mut entry = JournalEnded {
         at_ns: 0,
         id: id.transaction().as_u64(),
         facts,
-        outcome: journal::Outcome::Deferred,
+        outcome: Outcome::Deferred,
         reply: reply.into(),
         others,
         size: received.as_ref().map_or(0, Received::octets),
@@ -234,7 +236,7 @@ pub(super) async fn attempt(
     };
     conclude(context, &mut ended, paths, lost.as_ref()).await;
     entry.at_ns = unix_nanos();
-    entry.outcome = ended.outcome.into();
+    entry.outcome = ended.outcome;
     entry.others.retain(|end| (end.outcome, &end.reply) != (entry.outcome, &entry.reply));
     context.corridor.journal.ended(entry);
     context.corridor.metrics.replayed(ended.outcome);
@@ -467,7 +469,8 @@ struct Delivery<'a> {
     began_ns: u64,
     /// The next hop hears our id.
     ident: bool,
-    tls: Option<&'a str>,
+    /// TLS of the connection that is used.
+    tls: Option<String>,
     /// The journal says that it was offered.
     offered: bool,
     /// Digest of what was sent.
@@ -486,13 +489,14 @@ impl Delivery<'_> {
             envelope: self.envelope,
             began_ns: self.began_ns,
             ident: self.ident,
-            tls: self.tls,
+            tls: self.tls.as_deref(),
         }
     }
 
     /// Runs to the end, or to a fence that comes before the final dot: then nothing has happened to
     /// the message. True: the connection may serve again.
     async fn run_or_fence(&mut self, taken: &mut Taken) -> bool {
+        self.tls = taken.connection.tls().map(str::to_owned);
         let Some(fence) = self.permit.map(Permit::fence) else {
             return self.run(taken).await;
         };

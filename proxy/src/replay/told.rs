@@ -2,13 +2,13 @@
 //!
 //! Not here: the attempt (`attempt`).
 
-use bytes::Bytes;
 use memchr::memchr;
 use smtp::Envelope;
 
 use super::attempt::{Context, Path, PathOutcome};
 use crate::digest::Sha256;
-use crate::journal::{self, Doing, Facts, Outcome, PathEnd};
+use crate::journal::{self, Doing, Facts, PathEnd};
+use crate::outcome::Outcome;
 use crate::spool::{Arrival, Lane, Need, SpoolId};
 use crate::transaction::record;
 
@@ -44,25 +44,40 @@ impl<'a> Told<'a> {
             header_sha256: None,
             began_ns: self.began_ns,
             tls: self.tls.map(Into::into),
-            settled: ends(paths),
+            settled: settled(paths),
         }
     }
 }
 
-/// The ends of those forward-paths that have one.
-pub(super) fn ends(paths: &[Path]) -> Vec<PathEnd<'static>> {
-    let end = |(place, path): (usize, &Path)| {
-        let (outcome, reply) = match path.outcome.as_ref()? {
-            PathOutcome::Relayed(reply) => (Outcome::Relayed, journal::text_of(reply)),
-            PathOutcome::Deferred(reply) => (Outcome::Deferred, journal::text_of(reply)),
-            PathOutcome::Refused(reply) => (Outcome::Refused, journal::text_of(reply)),
-            PathOutcome::Blocked(need) => (Outcome::Blocked, words_of(*need)),
-            PathOutcome::Uncertain => (Outcome::Uncertain, String::new()),
-            PathOutcome::Rest => (Outcome::Deferred, "put off to another transaction".to_owned()),
-        };
-        Some(PathEnd { path: u32::try_from(place).ok()?, outcome, reply: reply.into() })
+/// The ends of those forward-paths that have one, before the attempt has ended.
+fn settled(paths: &[Path]) -> Vec<PathEnd<'static>> {
+    let end = |(place, path): (usize, &Path)| end(place, path.outcome.as_ref()?);
+    paths.iter().enumerate().filter_map(end).collect()
+}
+
+/// The end of each forward-path; of one that was not answered, that of the link.
+pub(super) fn ends(paths: &[Path], lost: &str) -> Vec<PathEnd<'static>> {
+    let end = |(place, path): (usize, &Path)| match &path.outcome {
+        Some(outcome) => end(place, outcome),
+        None => Some(PathEnd {
+            path: u32::try_from(place).ok()?,
+            outcome: Outcome::Deferred,
+            reply: lost.to_owned().into(),
+        }),
     };
     paths.iter().enumerate().filter_map(end).collect()
+}
+
+fn end(place: usize, outcome: &PathOutcome) -> Option<PathEnd<'static>> {
+    let (outcome, reply) = match outcome {
+        PathOutcome::Relayed(reply) => (Outcome::Relayed, journal::text_of(reply)),
+        PathOutcome::Deferred(reply) => (Outcome::Deferred, journal::text_of(reply)),
+        PathOutcome::Refused(reply) => (Outcome::Refused, journal::text_of(reply)),
+        PathOutcome::Blocked(need) => (Outcome::Blocked, words_of(*need)),
+        PathOutcome::Uncertain => (Outcome::Uncertain, String::new()),
+        PathOutcome::Rest => (Outcome::Deferred, "put off to another transaction".to_owned()),
+    };
+    Some(PathEnd { path: u32::try_from(place).ok()?, outcome, reply: reply.into() })
 }
 
 /// What a member lacks for a message.
@@ -76,40 +91,58 @@ pub(super) fn words_of(need: Need) -> String {
     }
 }
 
+/// How the last line but one of our trace field ends ([`smtp::Trace`]): nothing else in it does.
+const BEFORE_DATE: &[u8] = b";\r\n";
+
 /// Digest of mail data as it was received: our trace field, which the spool keeps in front, is left out.
 #[derive(Debug)]
 pub(super) struct Received {
     digest: Sha256,
-    /// Still in the trace field; and whether its last octet so far ended a line.
-    field: Option<bool>,
+    field: Field,
+}
+
+/// Where in our trace field it stands. Its end is not looked for in what follows: mail data may begin with a blank, as if
+/// it belonged to the field.
+#[derive(Debug)]
+enum Field {
+    /// Before its last line; the end of what came.
+    Before(Vec<u8>),
+    /// In its last line, the date.
+    Date,
+    /// Behind it.
+    Behind,
 }
 
 impl Received {
     pub(super) fn new(lane: Lane) -> Self {
         // Reports are ours: they have none.
-        Self { digest: Sha256::default(), field: (lane != Lane::Dsn).then_some(false) }
+        let field = if lane == Lane::Dsn { Field::Behind } else { Field::Before(Vec::new()) };
+        Self { digest: Sha256::default(), field }
     }
 
-    pub(super) fn update(&mut self, piece: &Bytes) {
-        let mut rest = &piece[..];
-        while let Some(line_ended) = self.field {
-            match (line_ended, rest.first()) {
-                (_, None) => return,
-                // A line that begins with a blank belongs to the field (RFC 5322 §2.2.3).
-                (true, Some(first)) if !matches!(first, b' ' | b'\t') => self.field = None,
-                _ => match memchr(b'\n', rest) {
-                    Some(at) => {
-                        rest = &rest[at + 1..];
-                        self.field = Some(true);
+    pub(super) fn update(&mut self, piece: &[u8]) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let line = memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+            match &mut self.field {
+                Field::Behind => {
+                    self.digest.update(rest);
+                    return;
+                }
+                Field::Date if rest[..line].ends_with(b"\n") => self.field = Field::Behind,
+                Field::Date => {}
+                Field::Before(end) => {
+                    end.extend_from_slice(&rest[..line]);
+                    if end.ends_with(BEFORE_DATE) {
+                        self.field = Field::Date;
+                    } else {
+                        let kept = end.len().saturating_sub(BEFORE_DATE.len());
+                        end.drain(..kept);
                     }
-                    None => {
-                        self.field = Some(false);
-                        return;
-                    }
-                },
+                }
             }
+            rest = &rest[line..];
         }
-        self.digest.update(rest);
     }
 
     pub(super) const fn octets(&self) -> u64 {
@@ -126,21 +159,37 @@ impl Received {
 mod tests {
     use super::*;
 
+    fn field() -> Vec<u8> {
+        let mut field = Vec::new();
+        smtp::Trace {
+            client_name: Some("mx;.example.org"),
+            client_address: [192, 0, 2, 1].into(),
+            by: "gate.example.net",
+            with: smtp::Protocol::Esmtps,
+            id: "01ARYZ6S41TSV",
+            date: "Tue, 24 Nov 2026 10:00:00 +0000",
+            tls: Some("TLSv1.3"),
+        }
+        .encode(&mut field);
+        field
+    }
+
     #[test]
     fn our_trace_field_is_left_out_wherever_pieces_are_cut() {
-        let (trace, rest) = ("Received: from a\r\n\tby b;\r\n Mon\r\n", "Subject: x\r\n\r\ny\r\n");
-        let mut plain = Sha256::default();
-        plain.update(rest.as_bytes());
-        let all = format!("{trace}{rest}");
-        for cut in 0..all.len() {
-            let mut received = Received::new(Lane::Mail);
-            received.update(&Bytes::copy_from_slice(&all.as_bytes()[..cut]));
-            received.update(&Bytes::copy_from_slice(&all.as_bytes()[cut..]));
-            assert_eq!(received.octets(), rest.len() as u64);
-            assert_eq!(received.finish(), plain.clone().finish(), "cut at {cut}");
+        for rest in ["Subject: x\r\n\r\ny\r\n", "\tfolded;\r\n y\r\n", " \r\n", "\r\n;\r\nz\r\n"] {
+            let mut plain = Sha256::default();
+            plain.update(rest.as_bytes());
+            let all = [field(), rest.into()].concat();
+            for cut in 0..all.len() {
+                let mut received = Received::new(Lane::Mail);
+                received.update(&all[..cut]);
+                received.update(&all[cut..]);
+                assert_eq!(received.octets(), rest.len() as u64, "{rest:?} cut at {cut}");
+                assert_eq!(received.finish(), plain.clone().finish(), "{rest:?} cut at {cut}");
+            }
+            let mut report = Received::new(Lane::Dsn);
+            report.update(rest.as_bytes());
+            assert_eq!(report.finish(), plain.finish());
         }
-        let mut report = Received::new(Lane::Dsn);
-        report.update(&Bytes::from_static(rest.as_bytes()));
-        assert_eq!(report.finish(), plain.finish());
     }
 }

@@ -99,6 +99,8 @@ pub struct Transaction {
     rejected: Vec<(usize, Reply)>,
     /// The journal says already that it was offered.
     offered: bool,
+    /// Mail data has ended: its reply is for all that were accepted.
+    ended: bool,
     _counted: Counted,
 }
 
@@ -210,6 +212,7 @@ impl Transaction {
             answered: 0,
             rejected: Vec::new(),
             offered: false,
+            ended: false,
             _counted: Counted::new(&corridor.metrics),
         };
         transaction.push(Verb::Mail(sender));
@@ -361,6 +364,7 @@ impl Transaction {
             let facts = self.facts(Some(peeked));
             corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts });
         }
+        self.ended = true;
         let mut content_sha256 = None;
         let (outcome, reply) = match (&mut self.kind, end) {
             (Kind::Pass(pass), End::Complete) => {
@@ -451,7 +455,7 @@ impl Transaction {
         let id = self.id().as_u64();
         let settled = self.rejected.iter().map(|(path, reply)| PathEnd {
             path: u32::try_from(*path).unwrap_or(u32::MAX),
-            outcome: Outcome::of(reply).into(),
+            outcome: Outcome::of(reply),
             reply: journal::text_of(reply).into(),
         });
         let (header_octets, header_sha256) = peeked.map_or((0, None), Peeked::digest);
@@ -476,6 +480,23 @@ impl Transaction {
         }
     }
 
+    /// Forward-paths that were accepted in a transaction that ended by the refusal of others: nobody refused them.
+    fn left_behind(&self, outcome: Outcome) -> Vec<PathEnd<'static>> {
+        let refused = matches!(outcome, Outcome::Refused | Outcome::Deferred);
+        if self.rejected.is_empty() || !refused || self.ended {
+            return Vec::new();
+        }
+        let rejected = |place: &usize| self.rejected.iter().any(|(other, _)| other == place);
+        (0..self.recipients.len())
+            .filter(|place| !rejected(place) && self.answered > place + 1)
+            .map(|place| PathEnd {
+                path: u32::try_from(place).unwrap_or(u32::MAX),
+                outcome: Outcome::Abandoned,
+                reply: "".into(),
+            })
+            .collect()
+    }
+
     fn record(
         &self,
         outcome: Outcome,
@@ -490,9 +511,9 @@ impl Transaction {
             at_ns: clock::unix_nanos(),
             id: self.id().as_u64(),
             facts: (!self.offered).then(|| self.facts(peeked)),
-            outcome: outcome.into(),
+            outcome,
             reply: journal::text_of(reply).into(),
-            others: Vec::new(),
+            others: self.left_behind(outcome),
             size,
             content_sha256,
         });
