@@ -202,43 +202,28 @@ pub(super) async fn attempt(
     ended.feedback = delivery.feedback;
     let last = delivery.reply.take();
     let lost = delivery.link.take();
-    let (offered, ident) = (delivery.offered, delivery.ident);
     let received = delivery.received.take();
-    let tls = delivery.tls.take();
-    let told = Told {
-        context,
-        id,
-        lane: message.held.lane,
-        arrival: &message.held.arrival,
-        message_id: message.held.message_id.as_deref(),
-        envelope: &envelope,
-        began_ns,
-        ident,
-        tls: tls.as_deref(),
-    };
-    let facts = (!offered).then(|| told.facts(&paths));
     // Where the link broke, an earlier reply has decided nothing.
     let reply = match (&lost, &last) {
         (Some(error), _) => error.to_string(),
         (None, Some(reply)) => journal::text_of(reply),
         (None, None) => String::new(),
     };
-    let others = told::ends(&paths, &reply);
-    let mut entry = JournalEnded {
-        at_ns: 0,
+    let settled = told::settled(delivery.paths);
+    let mut others = told::ends(delivery.paths, &reply);
+    conclude(context, &mut ended, std::mem::take(delivery.paths), lost.as_ref()).await;
+    others.retain(|end| (end.outcome, &*end.reply) != (ended.outcome, reply.as_str()));
+    context.corridor.journal.ended(JournalEnded {
+        at_ns: unix_nanos(),
         id: id.transaction().as_u64(),
-        facts,
-        outcome: Outcome::Deferred,
+        facts: (!delivery.offered).then(|| delivery.told().facts(settled)),
+        outcome: ended.outcome,
         reply: reply.into(),
         others,
         size: received.as_ref().map_or(0, Received::octets),
         content_sha256: received.and_then(Received::finish),
-    };
-    conclude(context, &mut ended, paths, lost.as_ref()).await;
-    entry.at_ns = unix_nanos();
-    entry.outcome = ended.outcome;
-    entry.others.retain(|end| (end.outcome, &end.reply) != (entry.outcome, &entry.reply));
-    context.corridor.journal.ended(entry);
+    });
+    let tls = delivery.tls.take();
     context.corridor.metrics.replayed(ended.outcome);
     if !Record::wanted() {
         return ended;
@@ -692,7 +677,7 @@ impl Delivery<'_> {
         }
         self.received = Some(received);
         self.offered = true;
-        let facts = self.told().facts(self.paths);
+        let facts = self.told().facts(told::settled(self.paths));
         self.context.corridor.journal.offered(Offered { at_ns: unix_nanos(), facts });
         let asked = Instant::now();
         let finished =

@@ -27,7 +27,7 @@ pub(super) struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    pub(super) fn facts(&self, paths: &[Path]) -> Facts<'a> {
+    pub(super) fn facts(&self, settled: Vec<PathEnd<'a>>) -> Facts<'a> {
         Facts {
             id: self.id.transaction().as_u64(),
             doing: if self.lane == Lane::Dsn { Doing::Report } else { Doing::Replay },
@@ -44,13 +44,13 @@ impl<'a> Told<'a> {
             header_sha256: None,
             began_ns: self.began_ns,
             tls: self.tls.map(Into::into),
-            settled: settled(paths),
+            settled,
         }
     }
 }
 
 /// The ends of those forward-paths that have one, before the attempt has ended.
-fn settled(paths: &[Path]) -> Vec<PathEnd<'static>> {
+pub(super) fn settled(paths: &[Path]) -> Vec<PathEnd<'static>> {
     let end = |(place, path): (usize, &Path)| end(place, path.outcome.as_ref()?);
     paths.iter().enumerate().filter_map(end).collect()
 }
