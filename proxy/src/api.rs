@@ -458,6 +458,9 @@ pub struct JournalFilter {
     pub until_unix_ms: Option<u64>,
     /// At most this many.
     pub limit: Option<u64>,
+    /// Tell each entry where it stands: an offer also when its end follows, and an end without what its offer told.
+    #[serde(default)]
+    pub entries: bool,
 }
 
 /// What a line of the journal tells.
@@ -491,6 +494,9 @@ pub struct JournalLine {
     pub until: Option<String>,
     /// Why entries may be missing.
     pub why: Option<String>,
+    /// In a gap: mail that was offered to a member may be missing too, not only ends.
+    #[serde(default)]
+    pub hides_offers: bool,
     /// Id of the transaction; an attempt has that of its message.
     pub id: Option<String>,
     /// `pass`, `hold`, `refuse`, `replay`, `dsn` or `probe`.
@@ -513,6 +519,9 @@ pub struct JournalLine {
     pub to: Vec<String>,
     /// Message-ID field.
     pub message_id: Option<String>,
+    /// Id in the topmost trace field of a lockgate: under it the message was passed on or replayed before.
+    #[serde(default)]
+    pub passed_as: Option<String>,
     /// Media type of the Content-Type field.
     pub media_type: Option<String>,
     /// Octets of the header that was looked at.
@@ -538,6 +547,9 @@ pub struct JournalLine {
 /// A forward-path that ended otherwise than its transaction.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JournalPath {
+    /// Its place among the forward-paths of the transaction, from 0.
+    #[serde(default)]
+    pub path: u32,
     /// The forward-path.
     pub to: String,
     /// Its outcome.

@@ -356,6 +356,7 @@ fn facts<'a>(
         message_id: Some(result.message_id.as_str().into()),
         media_type: None,
         processed: false,
+        passed_as: None,
         header_octets: 0,
         header_sha256: None,
         began_ns: id.as_u64().saturating_mul(1000),

@@ -257,6 +257,7 @@ mod tests {
             outcome: Some("relayed".into()),
             reply: Some("250 2.0.0 Ok: queued as 4ABC".into()),
             others: vec![JournalPath {
+                path: 1,
                 to: "<c@example.net>".into(),
                 outcome: "refused".into(),
                 reply: "550 5.1.1 \u{1b}[31munknown".into(),

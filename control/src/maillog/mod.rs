@@ -17,6 +17,7 @@
 //! Not here: files and their coverage (`tail`, `intake`, `coverage`), whose item an event speaks
 //! of (`drain::correlate`).
 
+pub mod coverage;
 pub mod custom;
 pub mod stamp;
 pub mod syslog;
@@ -442,6 +443,12 @@ impl<'a> Says<'a> {
             Self::Quiet => message.quiet(),
         }
     }
+}
+
+/// The queue id that a server named in its reply to the end of mail data, in any of the known wordings.
+#[must_use]
+pub fn id_in_reply(reply: &str) -> Option<&str> {
+    reply::next_id(reply).map(|id| id.0)
 }
 
 /// Takes the frame of a line apart: stamp, host, program, text.

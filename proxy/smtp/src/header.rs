@@ -5,7 +5,9 @@
 //!
 //! Not here: MIME structure, addresses. Whoever needs those uses a real parser, off the path of mail.
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
+
+use crate::trace;
 
 /// Longest value kept of a field, in octets; the rest is not looked at.
 const VALUE_MAX: usize = 998;
@@ -44,6 +46,9 @@ pub struct HeaderPeek {
     open: Option<(Kept, Vec<u8>)>,
     message_id: Option<String>,
     content_type: Option<String>,
+    /// The field that is being read is a `Received:`, and none so far was ours.
+    in_received: bool,
+    trace_id: Option<String>,
 }
 
 impl HeaderPeek {
@@ -121,6 +126,13 @@ impl HeaderPeek {
         self.marks
     }
 
+    /// The id in the topmost `Received:` field that was written by a lockgate ([`crate::Trace`]): what a stranger wrote
+    /// stands below it.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        self.trace_id.as_deref()
+    }
+
     /// Whether the header holds octets beyond US-ASCII (RFC 6532, or a client that does not care).
     #[must_use]
     pub const fn has_8bit(&self) -> bool {
@@ -139,6 +151,8 @@ impl HeaderPeek {
             Some(b' ' | b'\t') => {
                 if let Some((_, value)) = &mut self.open {
                     append_bounded(line, value);
+                } else if self.in_received {
+                    self.look_for_trace(line);
                 }
             }
             Some(_) => self.take_field(line),
@@ -162,6 +176,10 @@ impl HeaderPeek {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         if is("Received") {
             self.received += 1;
+            self.in_received = self.trace_id.is_none();
+            if self.in_received {
+                self.look_for_trace(&line[colon + 1..]);
+            }
         } else if is("X-PGP-Universal") {
             self.marks.universal = true;
         } else if is("X-PGP-Encoding-Format") {
@@ -180,8 +198,24 @@ impl HeaderPeek {
         }
     }
 
+    /// Is this the line of a `Received:` field on which we write our id?
+    fn look_for_trace(&mut self, line: &[u8]) {
+        let Some(at) = memmem::find(line, trace::MARK.as_bytes()) else { return };
+        let behind = &line[at + trace::MARK.len()..];
+        let Some(at) = memmem::find(behind, b" id ") else { return };
+        let id = &behind[at + 4..];
+        let end = id.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(id.len());
+        if let Ok(id) = std::str::from_utf8(&id[..end])
+            && !id.is_empty()
+        {
+            self.trace_id = Some(id.to_owned());
+            self.in_received = false;
+        }
+    }
+
     /// The value of the field that was being read is complete.
     fn close_field(&mut self) {
+        self.in_received = false;
         if let Some((kept, value)) = self.open.take() {
             let text = String::from_utf8_lossy(value.trim_ascii()).into_owned();
             match kept {
@@ -244,6 +278,21 @@ mod tests {
             assert_eq!(peek.pgp_marks(), PgpMarks { universal: true, encoding_format: false });
             assert!(!peek.has_8bit() && peek.done());
         }
+    }
+
+    #[test]
+    fn the_topmost_trace_field_of_a_lockgate_names_its_id() {
+        let wire = b"Received: from x by sems (PGP Universal service); now\r\n\
+            Received: from [192.0.2.1] ([192.0.2.1])\r\n\tby gate.example (lockgate) with ESMTPS id 0A1;\r\n\tnow\r\n\
+            Received: from y ([192.0.2.1])\r\n\tby other (lockgate) with SMTP id 0B2;\r\n\tnow\r\n\
+            Subject: by x (lockgate) with SMTP id 0C3\r\n\r\n";
+        for size in 1..wire.len() {
+            assert_eq!(peek(wire, size).trace_id(), Some("0A1"));
+        }
+        let unfolded = b"Received: from a by b (lockgate) with ESMTP id 0D4; now\r\n\r\n";
+        assert_eq!(peek(unfolded, 99).trace_id(), Some("0D4"));
+        let none = b"Received: from a\r\nSubject: x\r\n by b (lockgate) with ESMTP id 0E5;\r\n\r\n";
+        assert_eq!(peek(none, 99).trace_id(), None, "another field went on");
     }
 
     #[test]

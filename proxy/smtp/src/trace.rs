@@ -7,6 +7,9 @@ use std::net::IpAddr;
 
 use crate::limits;
 
+/// What stands behind our host name; the protocol and the id follow on the same line.
+pub(crate) const MARK: &str = " (lockgate) with ";
+
 /// Longest of the texts that we make ourselves.
 const OWN_TEXT_MAX: usize = 128;
 
@@ -92,7 +95,7 @@ impl Trace<'_> {
         }
         out.extend_from_slice(b"\tby ");
         append_own(self.by, out);
-        out.extend_from_slice(b" (lockgate) with ");
+        out.extend_from_slice(MARK.as_bytes());
         out.extend_from_slice(self.with.as_str().as_bytes());
         out.extend_from_slice(b" id ");
         append_own(self.id, out);
@@ -201,6 +204,8 @@ mod tests {
             peek.push(b"Subject: x\r\n\r\n");
             prop_assert!(peek.done());
             prop_assert_eq!(peek.received_count(), 1);
+            let ours = id.split(|char: char| !char.is_ascii_alphanumeric()).next().unwrap();
+            prop_assert_eq!(peek.trace_id().unwrap_or_default(), ours);
         }
     }
 }

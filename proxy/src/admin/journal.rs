@@ -181,7 +181,12 @@ impl Scan {
                     let mut line = blank(JournalWhat::Open);
                     told(&mut line, &offered.facts);
                     line.at = Some(clock::rfc_3339(offered.at_ns / 1_000_000));
-                    self.open.insert(id, (before, offered.at_ns / 1_000_000, line));
+                    let at_ms = offered.at_ns / 1_000_000;
+                    if self.wanted.filter.entries {
+                        line.cursor = text_of(self.reader.cursor());
+                        return Ok(Step::Line(Box::new(line), at_ms));
+                    }
+                    self.open.insert(id, (before, at_ms, line));
                 }
                 Ok(Step::Nothing)
             }
@@ -249,6 +254,7 @@ fn of_gap(gap: &Gap) -> JournalLine {
         at: Some(clock::rfc_3339(gap.from_ns / 1_000_000)),
         until: Some(clock::rfc_3339(gap.to_ns / 1_000_000)),
         why: Some(why),
+        hides_offers: gap.why.hides_offers(),
         ..blank(JournalWhat::Gap)
     }
 }
@@ -263,6 +269,7 @@ fn told(line: &mut JournalLine, facts: &Facts<'_>) {
     line.from = Some(facts.from.to_string());
     line.to = facts.to.iter().map(ToString::to_string).collect();
     line.message_id = facts.message_id.as_deref().map(str::to_owned);
+    line.passed_as = facts.passed_as.map(id_text);
     line.media_type = facts.media_type.as_deref().map(str::to_owned);
     line.header_octets = facts.header_octets;
     line.header_sha256 = facts.header_sha256.as_ref().map(hex);
@@ -273,6 +280,7 @@ fn told(line: &mut JournalLine, facts: &Facts<'_>) {
 
 fn others(to: &[String], ends: &[crate::journal::PathEnd<'_>]) -> Vec<JournalPath> {
     let one = |end: &crate::journal::PathEnd<'_>| JournalPath {
+        path: end.path,
         to: to.get(end.path as usize).cloned().unwrap_or_default(),
         outcome: end.outcome.as_str().to_owned(),
         reply: end.reply.to_string(),
@@ -290,7 +298,7 @@ fn of_end(mut line: JournalLine, ended: &Ended<'_>) -> JournalLine {
     line.reply = Some(ended.reply.to_string());
     for other in others(&line.to, &ended.others) {
         // What the end says goes before what was known when it was offered.
-        line.others.retain(|known| known.to != other.to);
+        line.others.retain(|known| known.path != other.path);
         line.others.push(other);
     }
     line.size = Some(ended.size);

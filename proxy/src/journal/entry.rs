@@ -15,7 +15,7 @@ use crate::id::TransactionId;
 use crate::outcome::Outcome;
 
 /// Version of the form; stands in the first entry of each file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Octets of a SHA-256.
 pub const SHA256: usize = 32;
@@ -114,6 +114,8 @@ pub struct Facts<'a> {
     pub media_type: Option<Cow<'a, str>>,
     /// The server's own mark was in it already (`X-PGP-Universal`).
     pub processed: bool,
+    /// The id in the topmost trace field of a lockgate: under it the message was passed on or replayed before.
+    pub passed_as: Option<u64>,
     /// Octets of the header that was looked at.
     pub header_octets: u32,
     /// SHA-256 over them, as received.

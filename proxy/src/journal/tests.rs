@@ -27,6 +27,7 @@ fn facts(id: u64) -> Facts<'static> {
         message_id: Some("<1@example.org>".into()),
         media_type: Some("text/plain".into()),
         processed: false,
+        passed_as: None,
         header_octets: 210,
         header_sha256: Some([7; SHA256]),
         began_ns: id * S,

@@ -40,6 +40,7 @@ impl<'a> Told<'a> {
             message_id: self.message_id.map(Into::into),
             media_type: None,
             processed: false,
+            passed_as: None,
             header_octets: 0,
             header_sha256: None,
             began_ns: self.began_ns,

@@ -471,6 +471,7 @@ impl Transaction {
             message_id: peeked.and_then(|peeked| peeked.header().message_id()).map(Into::into),
             media_type: peeked.and_then(Peeked::media_type).map(Into::into),
             processed: peeked.is_some_and(|peeked| peeked.header().pgp_marks().universal),
+            passed_as: peeked.and_then(Peeked::passed_as),
             header_octets,
             header_sha256,
             // An id is the moment of MAIL in microseconds.

@@ -5,6 +5,7 @@
 use smtp::HeaderPeek;
 
 use crate::digest::Sha256;
+use crate::id::TransactionId;
 
 /// Octets of a header that are digested: more is no header of a message.
 const OCTETS_MAX: u64 = 64 * 1024;
@@ -46,6 +47,13 @@ impl Peeked {
     #[must_use]
     pub const fn header(&self) -> &HeaderPeek {
         &self.header
+    }
+
+    /// The id in the topmost trace field of a lockgate.
+    #[must_use]
+    pub fn passed_as(&self) -> Option<u64> {
+        let id: TransactionId = self.header.trace_id()?.parse().ok()?;
+        Some(id.as_u64())
     }
 
     /// Octets of the header that were looked at, and their SHA-256; known at the end.

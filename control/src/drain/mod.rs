@@ -1,0 +1,177 @@
+//! Is anything left inside a server? From the journal and the logs: who went in, who came out.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`item`] | offers, items, evidence |
+//! | [`skew`] | how far a log's clock is from ours |
+//! | [`ledger`] | every item, and the conservation law |
+//! | [`correlate`] | which line of a log speaks of which item |
+//! | [`verdict`] | what may be said: drained, pending, inconclusive |
+//! | [`certificate`] | the proof as a document: signed, checked again without us, revoked |
+//!
+//! [`Books`] holds them together: the journal's entries and the logs' lines go in, in any order and as
+//! often as they come; [`Books::inside`] is the list of what is left. Pure but for the clock that
+//! its caller reads.
+//!
+//! Not here: files (`maillog`), orders and probes (`fleet`), the task that reads (`watch`).
+
+pub mod certificate;
+pub mod correlate;
+pub mod item;
+pub mod ledger;
+pub mod skew;
+pub mod verdict;
+
+#[cfg(test)]
+mod property;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use proxy::api::JournalLine;
+use serde::{Deserialize, Serialize};
+
+use crate::maillog::Line;
+use crate::maillog::coverage::{Coverage, Missing};
+use crate::moment::Moment;
+use correlate::{Chains, Desk, LogPlan, Role};
+use item::{Column, End, Evidence, Key, Offer, OfferKey, Place};
+use ledger::{Ledger, Limits, Plan};
+
+/// How long after an uncertain end a log must have gone on before absence is proven, in milliseconds: a server may
+/// finish what it read long after the link was cut.
+const ABSENCE_GUARD_MS: i64 = 30_000;
+
+/// What one log told so far.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Book {
+    /// Its messages.
+    pub chains: Chains,
+    /// How well it is known.
+    pub coverage: Coverage,
+}
+
+/// Everything that is known, kept on disk as a whole with the places up to which journal and logs were read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Books {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// By the name of the log.
+    pub logs: BTreeMap<String, Book>,
+}
+
+/// What the books are read with.
+#[derive(Clone, Debug, Default)]
+pub struct Setting {
+    /// Gates and members.
+    pub plan: Plan,
+    /// Logs.
+    pub logs: Vec<LogPlan>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+impl Setting {
+    /// Logs of this member itself.
+    pub fn logs_of<'a>(&'a self, member: &'a str) -> impl Iterator<Item = &'a LogPlan> {
+        self.logs.iter().filter(
+            move |log| matches!(&log.role, Role::Server { member: other } if other == member),
+        )
+    }
+}
+
+impl Books {
+    /// Takes a line of the journal, read with `entries`.
+    pub fn entry(&mut self, line: &JournalLine, setting: &Setting, now: Moment) {
+        self.ledger.entry(line, &setting.plan, &setting.limits, now);
+    }
+
+    /// Takes what a line of a log says; `raw` is the line. [`Coverage::read`] is called once for each line before.
+    pub fn line(
+        &mut self,
+        log: &LogPlan,
+        line: &Line<'_>,
+        (raw, place): (&[u8], &Place),
+        setting: &Setting,
+        now: Moment,
+    ) {
+        let book = self.logs.entry(log.name.clone()).or_default();
+        book.coverage.line(line, raw, now);
+        let stamp = match line {
+            Line::Event(event) => event.at,
+            Line::Quiet(at) => *at,
+            Line::Hole(_) | Line::Unparsed => None,
+        };
+        if let Some(stamp) = stamp {
+            book.chains.stamped(correlate::bounds(stamp));
+        }
+        if let Line::Event(event) = line {
+            let Setting { plan, limits, .. } = setting;
+            let desk = &mut Desk { ledger: &mut self.ledger, plan, log, limits, now };
+            book.chains.event(event, place, desk);
+        }
+    }
+
+    /// A line of a log was read.
+    pub fn read(&mut self, log: &str, now: Moment) {
+        self.logs.entry(log.to_owned()).or_default().coverage.read(now);
+    }
+
+    /// Lines of a log may be missing.
+    pub fn missing(&mut self, log: &str, missing: Missing) {
+        self.logs.entry(log.to_owned()).or_default().coverage.missing(missing);
+    }
+
+    /// What time brings: absence that is proven now, chains to judge, offers to let go of.
+    pub fn tick(&mut self, setting: &Setting, now: Moment) {
+        let Setting { plan, limits, logs } = setting;
+        for log in logs {
+            if let Some(book) = self.logs.get_mut(&log.name) {
+                let desk = &mut Desk { ledger: &mut self.ledger, plan, log, limits, now };
+                book.chains.tick(desk);
+            }
+        }
+        let absent: Vec<(OfferKey, Evidence)> = self
+            .ledger
+            .offers()
+            .filter_map(|(key, offer)| Some((key.clone(), self.absence(key, offer, setting)?)))
+            .collect();
+        for (key, evidence) in absent {
+            let Some(offer) = self.ledger.offer(&key) else { continue };
+            let inside: Vec<String> = offer.inside().map(|item| item.to.clone()).collect();
+            for to in inside {
+                self.ledger.settle(&key, &to, &evidence, now);
+            }
+        }
+        self.ledger.tick(limits, now);
+    }
+
+    /// The proof that an uncertain offer was never taken, if there is one: the server's log shows what was offered well
+    /// after it, has no hole, no line that was not understood and no message that might be it.
+    fn absence(&self, key: &OfferKey, offer: &Offer, setting: &Setting) -> Option<Evidence> {
+        let End::Uncertain { at } = offer.end else { return None };
+        if offer.is_taken() {
+            return None;
+        }
+        let proves = |log: &&LogPlan| {
+            let Some(book) = self.logs.get(&log.name) else { return false };
+            let covered = book.chains.covers(offer.began, at, ABSENCE_GUARD_MS);
+            let named = offer.told_ident && book.chains.shows_idents || offer.message_id.is_some();
+            let whole = book.coverage.missing_since(offer.began).next().is_none()
+                && book.coverage.last_unparsed.is_none_or(|last| last < offer.began);
+            let window = (offer.began, at.plus(ABSENCE_GUARD_MS));
+            covered && named && whole && !book.chains.may_hide(window, &setting.limits)
+        };
+        let log = setting.logs_of(&offer.member).find(proves)?;
+        let shown = self.logs.get(&log.name)?.chains.shown_until?;
+        let file = String::new();
+        Some(Evidence {
+            column: Column::Refused,
+            key: Key::Absence,
+            place: Place::Log { log: log.name.clone(), file, offset: 0 },
+            at: shown,
+            text: format!("{} was not found in a log that goes on to {shown}", key.id),
+        })
+    }
+}

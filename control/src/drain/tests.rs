@@ -1,0 +1,651 @@
+//! Books and verdicts on real line shapes of Postfix, one situation after the other.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use proxy::api::{JournalLine, JournalPath, JournalWhat};
+
+use super::correlate::{LogPlan, Role};
+use super::item::{Column, Key, Place, State};
+use super::ledger::{GatePlan, Plan};
+use super::verdict::{Case, Doubt, Known, LogTerms, Opening, Sentinel, Verdict, Word, judge};
+use super::{Books, Setting};
+use crate::maillog::{Clock, Dialect, Frame, Reader};
+use crate::moment::Moment;
+
+/// 2026-11-24T10:00:00Z.
+pub(super) const START: i64 = 1_795_514_400_000;
+
+/// Books with a gate, a return gate and the Postfix log of the member.
+pub(super) struct Stage {
+    pub(super) books: Books,
+    pub(super) setting: Setting,
+    reader: Reader,
+    clock: Clock,
+    offset: u64,
+    entries: u64,
+}
+
+/// A journal line of something handed over.
+pub(super) struct Mail<'a> {
+    pub(super) id: &'a str,
+    pub(super) doing: &'a str,
+    pub(super) from: &'a str,
+    pub(super) to: &'a [&'a str],
+    pub(super) message_id: Option<&'a str>,
+    pub(super) ident: bool,
+    /// Offered, in milliseconds after the start.
+    pub(super) at: i64,
+}
+
+pub(super) fn mail<'a>(id: &'a str, to: &'a [&'a str], message_id: &'a str, at: i64) -> Mail<'a> {
+    let message_id = Some(message_id);
+    Mail { id, doing: "pass", from: "a@example.org", to, message_id, ident: true, at }
+}
+
+impl Stage {
+    pub(super) fn new() -> Self {
+        let gate = |returns: Option<&str>, members: &[&str]| GatePlan {
+            returns: returns.map(str::to_owned),
+            members: members.iter().map(ToString::to_string).collect(),
+            trace: true,
+        };
+        let gates = [
+            ("outbound".to_owned(), gate(None, &["sems1"])),
+            ("back".to_owned(), gate(Some("outbound"), &["mta"])),
+        ];
+        let log = LogPlan {
+            name: "sems1".into(),
+            role: Role::Server { member: "sems1".into() },
+            clients: Vec::new(),
+            leaves: Vec::new(),
+            mailboxes: vec!["local".into()],
+            ids_of_connections: false,
+        };
+        let around: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let mut books = Books::default();
+        let book = books.logs.entry("sems1".into()).or_default();
+        book.chains.begin_piece(Some(Moment(START - 1000)));
+        Self {
+            books,
+            setting: Setting {
+                plan: Plan { gates: gates.into() },
+                logs: vec![log],
+                limits: super::Limits::default(),
+            },
+            reader: Reader::new(Dialect::Postfix),
+            clock: Clock::new(Frame { zone: TimeZone::UTC, around }),
+            offset: 0,
+            entries: 0,
+        }
+    }
+
+    pub(super) fn entry(&mut self, mut line: JournalLine, now: i64) {
+        self.entries += 1;
+        line.cursor = format!("1.{}", self.entries);
+        self.books.entry(&line, &self.setting, Moment(START + now));
+    }
+
+    fn line_of(mail: &Mail<'_>, what: JournalWhat, at: i64) -> JournalLine {
+        JournalLine {
+            what,
+            at: Some(Moment(START + at).to_string()),
+            id: Some(mail.id.to_owned()),
+            doing: Some(mail.doing.to_owned()),
+            gate: Some("outbound".into()),
+            member: Some("sems1".into()),
+            told_ident: mail.ident,
+            began: Some(Moment(START + mail.at - 100).to_string()),
+            from: Some(format!("<{}>", mail.from)),
+            to: mail.to.iter().map(|to| format!("<{to}>")).collect(),
+            message_id: mail.message_id.map(|id| format!("<{id}>")),
+            ..JournalLine::default()
+        }
+    }
+
+    pub(super) fn offered(&mut self, mail: &Mail<'_>) {
+        self.entry(Self::line_of(mail, JournalWhat::Open, mail.at), mail.at);
+    }
+
+    pub(super) fn ended(&mut self, id: &str, outcome: &str, reply: &str, at: i64) {
+        let line = JournalLine {
+            what: JournalWhat::Ended,
+            at: Some(Moment(START + at).to_string()),
+            id: Some(id.to_owned()),
+            outcome: Some(outcome.to_owned()),
+            reply: Some(reply.to_owned()),
+            ..JournalLine::default()
+        };
+        self.entry(line, at);
+    }
+
+    /// Offered and taken under a queue id.
+    pub(super) fn taken(&mut self, mail: &Mail<'_>, queue_id: &str) {
+        self.offered(mail);
+        let reply = format!("250 2.0.0 Ok: queued as {queue_id}");
+        self.ended(mail.id, "relayed", &reply, mail.at + 50);
+    }
+
+    /// Something came through the return gate.
+    pub(super) fn returned(
+        &mut self,
+        mail: &Mail<'_>,
+        trace: Option<&str>,
+        outcome: &str,
+        at: i64,
+    ) {
+        let line = JournalLine {
+            gate: Some("back".into()),
+            member: Some("mta".into()),
+            id: Some(format!("R{at}")),
+            passed_as: trace.map(str::to_owned),
+            outcome: Some(outcome.to_owned()),
+            reply: Some("250 2.0.0 Ok: queued as MTA".into()),
+            ..Self::line_of(mail, JournalWhat::Ended, at)
+        };
+        self.entry(line, at);
+    }
+
+    /// Lines of the log, `+SECONDS text` each: stamped so many seconds after the start.
+    pub(super) fn log(&mut self, text: &str, now: i64) {
+        let log = self.setting.logs[0].clone();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (seconds, said) = line.strip_prefix('+').unwrap().split_once(' ').unwrap();
+            let at = Moment(START + seconds.parse::<i64>().unwrap() * 1000);
+            let raw = format!("{at} sems {said}");
+            let now = Moment(START + now);
+            let place =
+                Place::Log { log: log.name.clone(), file: "mail.log".into(), offset: self.offset };
+            self.offset += raw.len() as u64 + 1;
+            let Self { books, reader, clock, setting, .. } = self;
+            books.read(&log.name, now);
+            reader.read(raw.as_bytes(), clock, &mut |line| {
+                books.line(&log, &line, (raw.as_bytes(), &place), setting, now);
+            });
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: i64) {
+        self.books.tick(&self.setting, Moment(START + now));
+    }
+
+    /// Forward-paths inside.
+    pub(super) fn inside(&self) -> Vec<String> {
+        self.books.ledger.inside("sems1").map(|(_, _, item)| item.to.clone()).collect()
+    }
+
+    /// Where the item of this id and address went, and by which key.
+    fn fate(&self, id: &str, to: &str) -> Option<(Column, Key)> {
+        let mut offers = self.books.ledger.of_id(id);
+        let (_, offer) = offers.next()?;
+        let item = offer.items.iter().find(|item| item.to == to)?;
+        match &item.state {
+            State::Inside(_) => None,
+            State::Settled(evidence) => Some((evidence.column, evidence.key)),
+        }
+    }
+
+    pub(super) fn sums_balance(&self) -> bool {
+        self.books.ledger.sums(None).values().all(super::ledger::Sums::balance)
+    }
+
+    /// A verdict, `fenced` and the mark at these milliseconds, with an attested empty start.
+    pub(super) fn verdict(&self, fenced: i64, sentinels: &[Sentinel], now: i64) -> Verdict {
+        self.verdict_with(fenced, sentinels, now, &[])
+    }
+
+    fn verdict_with(
+        &self,
+        fenced: i64,
+        sentinels: &[Sentinel],
+        now: i64,
+        waived: &[&str],
+    ) -> Verdict {
+        let word = Word { by: "op".into(), reason: "fresh".into(), at: Moment(START) };
+        let known = Known::Attested(word.clone());
+        let opening = Opening { at: Moment(START), known, sums: BTreeMap::new() };
+        let waivers = waived.iter().map(|name| (name.to_string(), word.clone())).collect();
+        let terms = [("sems1".to_owned(), LogTerms::default())].into();
+        let case = Case {
+            member: "sems1",
+            gates: &["outbound".to_owned()],
+            opening: Some(&opening),
+            fenced: Moment(START + fenced),
+            mark: Moment(START + fenced + 10),
+            quiet_ms: 60_000,
+            sentinels,
+            queue_empty: None,
+            waivers: &waivers,
+            logs: &terms,
+            now: Moment(START + now),
+        };
+        judge(&case, &self.books, &self.setting)
+    }
+
+    /// A sentinel goes through after the fence and comes out, in journal and log.
+    pub(super) fn sentinel(&mut self, at: i64) -> [Sentinel; 1] {
+        let to = ["op@example.org"];
+        let probe = Mail { doing: "probe", ..mail("0SENTINEL0000", &to, "sentinel@lockgate", at) };
+        self.taken(&probe, "5E5E5E");
+        let second = at / 1000;
+        self.log(&accepted(second, "5E5E5E", "0SENTINEL0000", "sentinel@lockgate"), at + 100);
+        self.log(&sent(second + 1, "5E5E5E", "op@example.org"), at + 1000);
+        self.returned(&probe, Some("0SENTINEL0000"), "relayed", at + 1000);
+        [Sentinel {
+            gate: "outbound".into(),
+            message_id: "sentinel@lockgate".into(),
+            to: "op@example.org".into(),
+            accepted: true,
+            reply: "250 ok".into(),
+        }]
+    }
+}
+
+/// What Postfix writes when a message comes in from us.
+pub(super) fn accepted(second: i64, queue_id: &str, ident: &str, message_id: &str) -> String {
+    format!(
+        "+{second} postfix/smtpd[7]: {queue_id}: client=gate[192.0.2.9], orig_queue_id={ident}, orig_client=x[192.0.2.1]
+         +{second} postfix/cleanup[8]: {queue_id}: message-id=<{message_id}>
+         +{second} postfix/qmgr[9]: {queue_id}: from=<a@example.org>, size=1000, nrcpt=1 (queue active)"
+    )
+}
+
+/// What Postfix writes when a message goes out and is done.
+pub(super) fn sent(second: i64, queue_id: &str, to: &str) -> String {
+    format!(
+        "+{second} postfix/smtp[10]: {queue_id}: to=<{to}>, relay=mta[192.0.2.20]:25, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as MTA1)
+         +{second} postfix/qmgr[9]: {queue_id}: removed"
+    )
+}
+
+fn deferred(second: i64, queue_id: &str, to: &str) -> String {
+    format!(
+        "+{second} postfix/smtp[10]: {queue_id}: to=<{to}>, relay=none, delay=1, delays=0/0/0/1, dsn=4.4.1, status=deferred (connect to mta[192.0.2.20]:25: Connection refused)"
+    )
+}
+
+const TO: [&str; 1] = ["b@example.net"];
+
+#[test]
+fn a_message_seen_at_the_return_gate_has_returned() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    assert_eq!(stage.inside(), TO);
+    stage.returned(&mail("0A", &TO, "1@x", 0), Some("0A"), "relayed", 500);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Returned, Key::Trace)));
+    assert!(stage.sums_balance());
+}
+
+#[test]
+fn a_return_that_the_mta_put_off_settles_nothing() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.returned(&mail("0A", &TO, "1@x", 0), Some("0A"), "deferred", 500);
+    assert_eq!(stage.inside(), TO);
+    stage.returned(&mail("0A", &TO, "1@x", 0), None, "relayed", 900);
+    assert_eq!(stage.inside(), TO, "the server keeps our trace field: this is not ours");
+    stage.returned(&mail("0A", &TO, "1@x", 0), Some("0A"), "relayed", 900);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Returned, Key::Trace)));
+}
+
+#[test]
+fn the_server_log_settles_by_our_id_and_by_its_queue_id() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    stage.log(&sent(1, "4A100FF", TO[0]), 1000);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Delivered, Key::Ident)));
+    let silent = Mail { ident: false, ..mail("0B", &TO, "2@x", 2000) };
+    stage.taken(&silent, "4B200FF");
+    stage.log(&accepted(2, "4B200FF", "OTHERS", "2@x").replace(", orig_queue_id=OTHERS", ""), 2100);
+    stage.log(&sent(3, "4B200FF", TO[0]), 3000);
+    assert_eq!(stage.fate("0B", TO[0]), Some((Column::Delivered, Key::Reply)));
+}
+
+#[test]
+fn what_the_server_defers_stays_inside_however_quiet_it_is() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    stage.log(&deferred(1, "4A100FF", TO[0]), 1000);
+    let sentinel = stage.sentinel(20_000);
+    stage.tick(90_000_000);
+    match stage.verdict(10_000, &sentinel, 90_000_000) {
+        Verdict::Pending { items, .. } => {
+            assert_eq!(items.len(), 1);
+            assert!(items[0].last.as_deref().unwrap().contains("Connection refused"));
+        }
+        other => panic!("{other:?}"),
+    }
+    stage.log(&sent(90_001, "4A100FF", TO[0]), 90_002_000);
+    stage.tick(90_003_000);
+    let verdict = stage.verdict(10_000, &sentinel, 90_003_000);
+    assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
+}
+
+#[test]
+fn one_message_id_twice_settles_neither_unless_a_surer_key_tells_them_apart() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.taken(&mail("0B", &TO, "1@x", 10), "4A200FF");
+    stage.returned(&mail("", &TO, "1@x", 0), None, "relayed", 500);
+    assert_eq!(stage.inside().len(), 2);
+    stage.returned(&mail("", &TO, "1@x", 0), Some("0B"), "relayed", 600);
+    assert_eq!(stage.fate("0B", TO[0]), Some((Column::Returned, Key::Trace)));
+    // The one that is left is not known to be the first that came out.
+    stage.returned(&mail("", &TO, "1@x", 0), None, "relayed", 700);
+    assert_eq!(stage.inside().len(), 1);
+}
+
+#[test]
+fn a_message_id_stays_taken_after_its_offer_was_let_go() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.returned(&mail("", &TO, "1@x", 0), Some("0A"), "relayed", 500);
+    stage.tick(100_000);
+    stage.taken(&mail("0B", &TO, "1@x", 100_000), "4A200FF");
+    // Perhaps the first once more.
+    stage.returned(&mail("", &TO, "1@x", 0), None, "relayed", 100_500);
+    assert_eq!(stage.inside(), TO);
+}
+
+#[test]
+fn a_retry_after_a_refusal_is_another_item_and_the_only_one_that_can_come_out() {
+    let mut stage = Stage::new();
+    stage.offered(&mail("0A", &TO, "1@x", 0));
+    stage.ended("0A", "deferred", "451 4.3.0 later", 50);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Refused, Key::Journal)));
+    stage.taken(&mail("0B", &TO, "1@x", 1000), "4A200FF");
+    stage.returned(&mail("", &TO, "1@x", 0), None, "relayed", 1500);
+    assert_eq!(stage.fate("0B", TO[0]), Some((Column::Returned, Key::MessageId)));
+}
+
+#[test]
+fn recipients_that_are_split_are_settled_one_by_one() {
+    let mut stage = Stage::new();
+    let to = ["b@example.net", "c@example.net", "d@example.net"];
+    stage.taken(&mail("0A", &to, "1@x", 0), "4A100FF");
+    stage.returned(&mail("", &["c@example.net"], "1@x", 0), Some("0A"), "relayed", 500);
+    assert_eq!(stage.inside(), ["b@example.net", "d@example.net"]);
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 600);
+    stage.log("+1 postfix/smtp[10]: 4A100FF: to=<D@example.net>, relay=mta[192.0.2.20]:25, delay=1, delays=0/0/0/1, dsn=5.1.1, status=bounced (host mta[192.0.2.20] said: 550 5.1.1 unknown)", 1000);
+    assert_eq!(stage.fate("0A", "d@example.net"), Some((Column::Bounced, Key::Ident)));
+    assert_eq!(stage.inside(), ["b@example.net"]);
+    assert!(stage.sums_balance());
+}
+
+#[test]
+fn a_hand_over_to_a_content_filter_is_no_end_and_its_way_back_is_followed() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    stage.log("+1 postfix/pipe[10]: 4A100FF: to=<b@example.net>, relay=gpg, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (delivered via gpg service)
+        +1 postfix/qmgr[9]: 4A100FF: removed", 1000);
+    assert_eq!(stage.inside(), TO, "the filter has it");
+    stage.log(
+        "+2 postfix/smtpd[7]: 4B200FF: client=localhost[127.0.0.1]
+        +2 postfix/cleanup[8]: 4B200FF: message-id=<1@x>",
+        2000,
+    );
+    assert_eq!(stage.inside(), TO);
+    stage.log(&sent(3, "4B200FF", TO[0]), 3000);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Delivered, Key::Ident)));
+    stage.tick(20_000);
+    let sentinel = stage.sentinel(30_000);
+    stage.tick(130_000);
+    let verdict = stage.verdict(25_000, &sentinel, 130_000);
+    assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
+}
+
+#[test]
+fn a_queue_id_that_is_used_again_speaks_of_the_new_message() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    stage.log(&sent(1, "4A100FF", TO[0]), 1000);
+    stage.taken(&mail("0B", &TO, "2@x", 10_000), "4A100FF");
+    stage.log(&accepted(10, "4A100FF", "0B", "2@x"), 10_100);
+    assert_eq!(stage.fate("0B", TO[0]), None);
+    stage.log(&sent(11, "4A100FF", TO[0]), 11_000);
+    assert_eq!(stage.fate("0B", TO[0]), Some((Column::Delivered, Key::Ident)));
+}
+
+#[test]
+fn a_clock_two_minutes_off_is_borne_and_shown() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(120, "4A100FF", "0A", "1@x"), 100);
+    stage.log(&sent(121, "4A100FF", TO[0]), 1000);
+    assert_eq!(stage.inside().len(), 0);
+    let (low, high) = stage.books.logs["sems1"].chains.skew.bounds().unwrap();
+    assert!(low <= 120_000 && 120_000 <= high && high - low < 3000, "{low} {high}");
+}
+
+#[test]
+fn lines_that_come_before_the_journal_tells_of_the_message_are_kept() {
+    let mut stage = Stage::new();
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 0);
+    stage.log(&sent(1, "4A100FF", TO[0]), 10);
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.tick(1000);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Delivered, Key::Ident)));
+}
+
+#[test]
+fn mail_that_came_past_us_is_found_and_is_a_doubt() {
+    let mut stage = Stage::new();
+    let direct = "+5 postfix/smtpd[7]: 4C300FF: client=web[192.0.2.77]
+        +5 postfix/cleanup[8]: 4C300FF: message-id=<direct@x>";
+    stage.log(direct, 5000);
+    let sentinel = stage.sentinel(20_000);
+    stage.tick(90_000);
+    match stage.verdict(15_000, &sentinel, 90_000) {
+        Verdict::Pending { items, strangers, doubts } => {
+            assert!(items.is_empty());
+            assert_eq!(strangers[0].message_id.as_deref(), Some("direct@x"));
+            assert!(doubts.iter().any(|doubt| matches!(doubt, Doubt::Bypass { count: 1, .. })));
+        }
+        other => panic!("{other:?}"),
+    }
+    stage.log(&sent(91, "4C300FF", "z@example.net"), 91_000);
+    // Handed in a second time it is still one message.
+    stage.log(direct, 92_000);
+    stage.log(&sent(91, "4C300FF", "z@example.net"), 92_000);
+    for now in [110_000, 200_000, 300_000] {
+        stage.tick(now);
+    }
+    match stage.verdict(15_000, &sentinel, 300_000) {
+        Verdict::Inconclusive { doubts } => {
+            assert!(matches!(&doubts[..], [Doubt::Bypass { count: 1, .. }]), "{doubts:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let verdict = stage.verdict_with(15_000, &sentinel, 300_000, &["bypass:sems1"]);
+    match verdict {
+        Verdict::Drained(proof) => assert_eq!(proof.waivers["bypass:sems1"].by, "op"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_report_that_the_server_made_itself_is_inside_until_it_left() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    stage.log("+1 postfix/smtp[10]: 4A100FF: to=<b@example.net>, relay=mta[192.0.2.20]:25, delay=1, delays=0/0/0/1, dsn=5.1.1, status=bounced (host mta said: 550 5.1.1 unknown)
+        +1 postfix/cleanup[8]: 4D400FF: message-id=<report@sems>
+        +1 postfix/bounce[11]: 4A100FF: sender non-delivery notification: 4D400FF
+        +1 postfix/qmgr[9]: 4D400FF: from=<>, size=2000, nrcpt=1 (queue active)
+        +1 postfix/qmgr[9]: 4A100FF: removed", 1000);
+    let sentinel = stage.sentinel(20_000);
+    stage.tick(90_000);
+    match stage.verdict(15_000, &sentinel, 90_000) {
+        Verdict::Pending { items, strangers, .. } => {
+            assert!(items.is_empty());
+            assert_eq!(strangers[0].id, "4D400FF");
+        }
+        other => panic!("{other:?}"),
+    }
+    stage.log(&sent(91, "4D400FF", "a@example.org"), 91_000);
+    stage.tick(92_000);
+    match stage.verdict(15_000, &sentinel, 92_000) {
+        Verdict::Drained(proof) => {
+            assert_eq!(proof.own["sems1"], 1);
+            assert_eq!(proof.sums["outbound"].settled[&Column::Bounced], 1);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Doubts of an otherwise clean drain, after something was done to it.
+fn doubts_of(spoil: impl Fn(&mut Stage), keep: impl Fn(&Doubt) -> bool) -> Vec<String> {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 1000), "4A100FF");
+    stage.log(&accepted(1, "4A100FF", "0A", "1@x"), 1100);
+    stage.log(&sent(2, "4A100FF", TO[0]), 2000);
+    spoil(&mut stage);
+    let sentinel = stage.sentinel(20_000);
+    stage.tick(90_000);
+    match stage.verdict(15_000, &sentinel, 90_000) {
+        Verdict::Drained(_) => Vec::new(),
+        Verdict::Inconclusive { doubts } => {
+            doubts.iter().filter(|doubt| keep(doubt)).map(Doubt::name).collect()
+        }
+        Verdict::Pending { items, .. } => panic!("{items:?}"),
+    }
+}
+
+#[test]
+fn a_clean_drain_has_no_doubt_and_each_spoilt_one_names_its_own() {
+    let all = |_: &Doubt| true;
+    assert_eq!(doubts_of(|_| {}, all), Vec::<String>::new());
+    let gap = |hides: bool| {
+        move |stage: &mut Stage| {
+            let line = JournalLine {
+                what: JournalWhat::Gap,
+                at: Some(Moment(START + 3000).to_string()),
+                until: Some(Moment(START + 4000).to_string()),
+                why: Some("the system went down".into()),
+                hides_offers: hides,
+                ..JournalLine::default()
+            };
+            stage.entry(line, 4000);
+        }
+    };
+    assert_eq!(doubts_of(gap(false), all), Vec::<String>::new());
+    assert_eq!(doubts_of(gap(true), all), [format!("gap:{}", Moment(START + 3000))]);
+    let hole = "+5 rsyslogd: imjournal: 236 messages lost due to rate-limiting";
+    assert_eq!(doubts_of(|stage| stage.log(hole, 5000), all), ["missing:sems1"]);
+    let strange = "+5 nobody knows this line";
+    assert_eq!(doubts_of(|stage| stage.log(strange, 5000), all), ["unparsed:sems1"]);
+    let late = |stage: &mut Stage| {
+        stage.taken(&mail("0C", &TO, "3@x", 16_000), "4C300FF");
+        stage.returned(&mail("0C", &TO, "3@x", 0), Some("0C"), "relayed", 17_000);
+        stage.log(&accepted(16, "4C300FF", "0C", "3@x"), 17_000);
+        stage.log(&sent(17, "4C300FF", TO[0]), 17_500);
+    };
+    assert_eq!(doubts_of(late, all), ["late-offer"]);
+    let interrupted = |stage: &mut Stage| {
+        let book = stage.books.logs.get_mut("sems1").unwrap();
+        book.chains.begin_piece(None);
+    };
+    assert_eq!(doubts_of(interrupted, all), ["uncovered:sems1"]);
+}
+
+#[test]
+fn a_gap_is_closed_by_a_log_that_goes_on_before_and_behind_it() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 1000), "4A100FF");
+    stage.log(&accepted(1, "4A100FF", "0A", "1@x"), 1100);
+    stage.log(&sent(2, "4A100FF", TO[0]), 2000);
+    let line = JournalLine {
+        what: JournalWhat::Gap,
+        at: Some(Moment(START + 3000).to_string()),
+        until: Some(Moment(START + 4000).to_string()),
+        why: Some("the system went down".into()),
+        hides_offers: true,
+        ..JournalLine::default()
+    };
+    stage.entry(line, 4000);
+    let sentinel = stage.sentinel(120_000);
+    stage.tick(190_000);
+    let verdict = stage.verdict(110_000, &sentinel, 190_000);
+    assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
+}
+
+#[test]
+fn without_sentinel_opening_or_living_log_nothing_is_said() {
+    let mut stage = Stage::new();
+    stage.tick(90_000);
+    match stage.verdict(15_000, &[], 90_000) {
+        Verdict::Inconclusive { doubts } => {
+            let names: Vec<_> = doubts.iter().map(Doubt::name).collect();
+            assert_eq!(names, ["silent:sems1", "uncovered:sems1", "no-sentinel:outbound"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    let sentinel = stage.sentinel(20_000);
+    stage.tick(90_000);
+    match stage.verdict(15_000, &sentinel, 40_000) {
+        Verdict::Inconclusive { doubts } => {
+            assert!(matches!(&doubts[..], [Doubt::Quiet { .. }]), "{doubts:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_uncertain_offer_is_settled_by_sight_or_by_proven_absence() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("09", &TO, "0@x", 0), "4A000FF");
+    stage.log(&accepted(0, "4A000FF", "09", "0@x"), 100);
+    stage.offered(&mail("0A", &TO, "1@x", 40_000));
+    stage.ended("0A", "uncertain", "link lost", 41_000);
+    stage.offered(&mail("0B", &TO, "2@x", 40_000));
+    stage.ended("0B", "uncertain", "link lost", 41_000);
+    stage.log(&accepted(40, "4B100FF", "0B", "2@x"), 41_000);
+    stage.tick(42_000);
+    assert_eq!(stage.fate("0A", TO[0]), None, "the log has not gone on");
+    stage.taken(&mail("0C", &TO, "3@x", 60_000), "4C100FF");
+    stage.log(&accepted(60, "4C100FF", "0C", "3@x"), 60_100);
+    stage.tick(61_000);
+    assert_eq!(stage.fate("0A", TO[0]), None, "not far enough");
+    stage.taken(&mail("0D", &TO, "4@x", 75_000), "4D100FF");
+    stage.log(&accepted(75, "4D100FF", "0D", "4@x"), 75_100);
+    stage.tick(76_000);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Refused, Key::Absence)));
+    assert_eq!(stage.fate("0B", TO[0]), None, "taken, and inside");
+    let (_, taken) = stage.books.ledger.of_id("0B").next().unwrap();
+    assert!(taken.is_taken());
+}
+
+#[test]
+fn a_path_that_was_refused_before_the_data_was_never_handed_over() {
+    let mut stage = Stage::new();
+    let to = ["b@example.net", "c@example.net"];
+    let mut line = Stage::line_of(&mail("0A", &to, "1@x", 0), JournalWhat::Open, 0);
+    line.others = vec![JournalPath {
+        path: 1,
+        to: "<c@example.net>".into(),
+        outcome: "refused".into(),
+        reply: "550 5.1.1 no".into(),
+    }];
+    stage.entry(line, 0);
+    assert_eq!(stage.inside(), ["b@example.net"]);
+}
+
+#[test]
+fn books_read_from_disk_go_on_where_they_were() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    let kept = postcard::to_stdvec(&stage.books).unwrap();
+    stage.books = postcard::from_bytes(&kept).unwrap();
+    stage.books.ledger.index();
+    stage.log(&sent(1, "4A100FF", TO[0]), 1000);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Delivered, Key::Ident)));
+    stage.taken(&mail("0B", &TO, "2@x", 2000), "4A200FF");
+    stage.returned(&mail("", &TO, "2@x", 0), None, "relayed", 2500);
+    assert_eq!(stage.fate("0B", TO[0]), Some((Column::Returned, Key::MessageId)));
+}

@@ -1,0 +1,223 @@
+//! What of a log is known: how much was read and understood, what is missing, and when it last lived.
+//!
+//! Invariants
+//! - A line that was not understood is counted and shown in samples, never passed over.
+//! - Liveness is by our clock: when octets came, not what they say of the time.
+//!
+//! Not here: what follows from it for a verdict (`drain::verdict`).
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::Line;
+use crate::moment::Moment;
+
+/// Samples of lines that were not understood.
+const SAMPLES_MAX: usize = 8;
+
+/// Characters of a sample.
+const SAMPLE_LENGTH: usize = 300;
+
+/// Holes that are kept by name.
+const HOLES_MAX: usize = 200;
+
+/// Milliseconds of an hour: how finely lines are counted over time.
+const HOUR_MS: i64 = 3_600_000;
+
+/// Hours that are counted apart: forty days.
+const HOURS_MAX: usize = 960;
+
+/// Lines that are missing, or may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// When we heard of it, by our clock.
+    pub heard: Moment,
+    /// When it was, as the log says.
+    pub at: Option<Moment>,
+    /// How many, where it is said.
+    pub lines: Option<u64>,
+    /// Why.
+    pub why: String,
+}
+
+/// Lines of one hour, by our clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hour {
+    from: Moment,
+    lines: u64,
+    unparsed: u64,
+}
+
+/// How many lines, and how many of them were not understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lines {
+    /// All.
+    pub read: u64,
+    /// Not understood.
+    pub unparsed: u64,
+}
+
+/// See the head of this file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Since it is read.
+    pub total: Lines,
+    /// Lines whose stamp is unsure: they prove nothing of a time.
+    pub unsure: u64,
+    hours: VecDeque<Hour>,
+    samples: VecDeque<String>,
+    missing: VecDeque<Missing>,
+    missing_more: u64,
+    /// Earliest and latest stamp.
+    pub span: Option<(Moment, Moment)>,
+    /// When the last octet came, by our clock.
+    pub alive: Option<Moment>,
+    /// When the last line that was not understood came.
+    pub last_unparsed: Option<Moment>,
+}
+
+impl Coverage {
+    /// Takes what a line says. `raw` is the line itself.
+    pub fn line(&mut self, line: &Line<'_>, raw: &[u8], now: Moment) {
+        let stamp = match line {
+            Line::Event(event) => event.at,
+            Line::Quiet(at) => *at,
+            Line::Hole(hole) => {
+                let at = hole.at.map(|at| Moment::of_nanos(at.earliest()));
+                self.missing(Missing { heard: now, at, lines: hole.lines, why: hole.text.into() });
+                hole.at
+            }
+            Line::Unparsed => {
+                self.unparsed(raw, now);
+                None
+            }
+        };
+        let Some(stamp) = stamp else { return };
+        let earliest = Moment::of_nanos(stamp.earliest());
+        let latest = Moment::of_nanos(stamp.latest());
+        self.unsure += u64::from(stamp.earliest() != stamp.latest());
+        let (from, to) = self.span.unwrap_or((earliest, latest));
+        self.span = Some((from.min(earliest), to.max(latest)));
+    }
+
+    /// Counts a line that was read, whatever it says.
+    pub fn read(&mut self, now: Moment) {
+        self.total.read += 1;
+        self.alive = Some(now);
+        self.hour(now).lines += 1;
+    }
+
+    fn hour(&mut self, now: Moment) -> &mut Hour {
+        let from = Moment(now.0 - now.0.rem_euclid(HOUR_MS));
+        if self.hours.back().is_none_or(|hour| hour.from < from) {
+            if self.hours.len() >= HOURS_MAX {
+                self.hours.pop_front();
+            }
+            self.hours.push_back(Hour { from, lines: 0, unparsed: 0 });
+        }
+        let last = self.hours.len() - 1;
+        &mut self.hours[last]
+    }
+
+    fn unparsed(&mut self, raw: &[u8], now: Moment) {
+        self.total.unparsed += 1;
+        self.last_unparsed = Some(now);
+        self.hour(now).unparsed += 1;
+        let text = String::from_utf8_lossy(raw.trim_ascii_end());
+        let sample: String = text.chars().take(SAMPLE_LENGTH).collect();
+        // The first few and the last few: what is new shows, and what began it stays.
+        if self.samples.len() >= SAMPLES_MAX {
+            self.samples.remove(SAMPLES_MAX / 2);
+        }
+        self.samples.push_back(sample);
+    }
+
+    /// Lines may be missing.
+    pub fn missing(&mut self, missing: Missing) {
+        if self.missing.len() >= HOLES_MAX {
+            self.missing.pop_front();
+            self.missing_more += 1;
+        }
+        self.missing.push_back(missing);
+    }
+
+    /// Lines read since `from`, to the hour.
+    #[must_use]
+    pub fn since(&self, from: Moment) -> Lines {
+        let hours = self.hours.iter().filter(|hour| hour.from.plus(HOUR_MS) > from);
+        hours.fold(Lines::default(), |sum, hour| Lines {
+            read: sum.read + hour.lines,
+            unparsed: sum.unparsed + hour.unparsed,
+        })
+    }
+
+    /// What is missing and was heard of since `from`.
+    pub fn missing_since(&self, from: Moment) -> impl Iterator<Item = &Missing> {
+        self.missing.iter().filter(move |missing| missing.heard >= from)
+    }
+
+    /// Samples of lines that were not understood: the first and the last.
+    pub fn samples(&self) -> impl Iterator<Item = &str> {
+        self.samples.iter().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Clock, Dialect, Frame, Reader};
+    use super::*;
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
+
+    fn read(coverage: &mut Coverage, text: &str, now: i64) {
+        let around: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let mut clock = Clock::new(Frame { zone: TimeZone::UTC, around });
+        let mut reader = Reader::new(Dialect::Postfix);
+        for line in text.lines() {
+            coverage.read(Moment(now));
+            reader.read(line.as_bytes(), &mut clock, &mut |said| {
+                coverage.line(&said, line.as_bytes(), Moment(now));
+            });
+        }
+    }
+
+    #[test]
+    fn lines_that_are_not_understood_are_counted_and_shown() {
+        let mut coverage = Coverage::default();
+        let quiet = "Nov 24 10:00:00 mx postfix/qmgr[1]: 4B00FF: removed\n";
+        read(&mut coverage, &(quiet.repeat(3) + "what is this\n"), 5);
+        assert_eq!(coverage.total, Lines { read: 4, unparsed: 1 });
+        assert_eq!(coverage.samples().collect::<Vec<_>>(), ["what is this"]);
+        for number in 0..50 {
+            read(&mut coverage, &format!("strange {number}"), 6);
+        }
+        let samples: Vec<_> = coverage.samples().collect();
+        assert_eq!(samples.len(), SAMPLES_MAX);
+        assert_eq!((samples[0], samples[SAMPLES_MAX - 1]), ("what is this", "strange 49"));
+    }
+
+    #[test]
+    fn counts_go_back_only_as_far_as_is_asked() {
+        let mut coverage = Coverage::default();
+        read(&mut coverage, "strange", 10);
+        read(&mut coverage, "Nov 24 10:00:00 mx postfix/qmgr[1]: 4B00FF: removed", 3 * HOUR_MS);
+        assert_eq!(coverage.since(Moment(2 * HOUR_MS)), Lines { read: 1, unparsed: 0 });
+        assert_eq!(coverage.since(Moment(0)), Lines { read: 2, unparsed: 1 });
+        assert_eq!(coverage.alive, Some(Moment(3 * HOUR_MS)));
+        let ten = Moment::parse("2026-11-24T10:00:00Z").unwrap();
+        assert_eq!(coverage.span, Some((ten, ten)));
+    }
+
+    #[test]
+    fn a_notice_of_dropped_lines_is_something_missing() {
+        let mut coverage = Coverage::default();
+        let notice =
+            "Nov 24 10:00:00 mx systemd-journald[1]: Suppressed 7 messages from mail.slice";
+        read(&mut coverage, notice, 10);
+        let missing: Vec<_> = coverage.missing_since(Moment(10)).collect();
+        assert_eq!(missing.len(), 1);
+        assert_eq!(missing[0].lines, Some(7));
+        assert!(coverage.missing_since(Moment(11)).next().is_none());
+    }
+}
