@@ -165,6 +165,8 @@ pub enum HolderKind {
     Backlog,
     /// lockgate itself: an order file that could not be read.
     System,
+    /// Control, by what it found in journal and logs (of uncertain mail; it places no orders).
+    Evidence,
 }
 
 /// Who placed an order.
@@ -667,6 +669,8 @@ pub enum Change {
     Fail,
     /// An uncertain one did arrive: nothing more is sent.
     Delivered,
+    /// An uncertain one was never taken: it is sent again. Touches nothing that is not uncertain.
+    Absent,
 }
 
 /// Result of a change.

@@ -51,6 +51,10 @@ pub struct Config {
     /// The gates.
     #[serde(rename = "gate")]
     pub gates: Vec<Gate>,
+    /// How a drain is proven; read by control.
+    pub drain: toml::Table,
+    /// Logs of mail systems; read by control.
+    pub maillog: Vec<toml::Table>,
     /// Where this configuration comes from.
     #[serde(skip)]
     pub origin: Origin,
@@ -81,6 +85,8 @@ impl Default for Config {
             journal: journal::Config::default(),
             replay: replay::Config::default(),
             gates: Vec::new(),
+            drain: toml::Table::new(),
+            maillog: Vec::new(),
             origin: Origin::File,
         }
     }
@@ -175,6 +181,10 @@ pub struct Gate {
     pub settle: Settle,
     /// Seconds until an uncertain message is settled by the rule.
     pub settle_after_s: u64,
+    /// An address of yours behind the server: where the sentinel of a drain goes.
+    pub sentinel_to: Option<String>,
+    /// Reverse-path of the sentinel; none: the null reverse-path. The server may judge by it.
+    pub sentinel_from: Option<String>,
     /// Source address towards members that name none of their own.
     pub source_address: Option<IpAddr>,
     /// Name in EHLO towards members that name none of their own.
@@ -202,6 +212,8 @@ impl Default for Gate {
             bounce: Bounce::Keep,
             settle: Settle::Resend,
             settle_after_s: 900,
+            sentinel_to: None,
+            sentinel_from: None,
             source_address: None,
             helo_name: None,
             tls: session::tls::Config::default(),

@@ -76,6 +76,12 @@ struct OfReply {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfSettling {
+    gate: String,
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfPool {
     gate: String,
     pooled: &'static str,
@@ -95,6 +101,7 @@ pub struct Metrics {
     next_hop_connections: Family<OfPool, Counter>,
     next_hop_failures: Family<OfGate, Counter>,
     replayed: Family<OfTransaction, Counter>,
+    settled: Family<OfSettling, Counter>,
 }
 
 /// The metrics of one gate, resolved once.
@@ -103,6 +110,8 @@ pub struct GateMetrics {
     replies: [[Counter; 3]; 3],
     /// Outcomes of replay attempts.
     replayed: [Counter; 7],
+    /// Uncertain messages settled, by what.
+    settled: [Counter; 3],
     /// Transactions ended since the start.
     pub ended_total: AtomicU64,
     /// Transactions under way.
@@ -132,6 +141,7 @@ const OUTCOMES: [Outcome; 7] = [
     Outcome::Blocked,
     Outcome::Abandoned,
 ];
+const SETTLED: [&str; 3] = ["evidence", "person", "rule"];
 const CLASSES: [&str; 3] = ["2yz", "4yz", "5yz"];
 
 fn latency() -> Histogram {
@@ -156,6 +166,7 @@ impl Metrics {
             next_hop_connections: Family::default(),
             next_hop_failures: Family::default(),
             replayed: Family::default(),
+            settled: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -210,6 +221,11 @@ impl Metrics {
             metrics.replayed.clone(),
         );
         registry.register(
+            "settled",
+            "Uncertain messages that were settled, by what: evidence, a person, or the rule",
+            metrics.settled.clone(),
+        );
+        registry.register(
             "build",
             "Version of the program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
@@ -240,6 +256,9 @@ impl Metrics {
             }),
             replayed: OUTCOMES
                 .map(|outcome| self.replayed.get_or_create_owned(&transaction("replay", outcome))),
+            settled: SETTLED.map(|by| {
+                self.settled.get_or_create_owned(&OfSettling { gate: gate.to_owned(), by })
+            }),
             ended_total: AtomicU64::new(0),
             in_flight: self.in_flight.get_or_create_owned(&of_gate),
             connections: self.connections.get_or_create_owned(&of_gate),
@@ -283,6 +302,11 @@ impl GateMetrics {
             _ => 2,
         };
         self.replies[mode][class].inc();
+    }
+
+    /// An uncertain message was settled by this.
+    pub fn settled(&self, by: &'static str) {
+        self.settled[place(&SETTLED, &by)].inc();
     }
 
     /// An attempt of the replayer ended.

@@ -420,6 +420,7 @@ fn outcome(change: Change, total: &HeldChanged) -> String {
         Change::Retry => "due now",
         Change::Fail => "reported to the sender",
         Change::Delivered => "marked as delivered",
+        Change::Absent => "sent again",
     };
     let mut text = format!("{} {what}", messages(total.changed));
     for Skipped { id, why } in &total.skipped {

@@ -178,6 +178,11 @@ impl Ledger {
         self.cursor.as_deref()
     }
 
+    /// Begins behind this cursor.
+    pub fn begin_at(&mut self, cursor: String) {
+        self.cursor = Some(cursor);
+    }
+
     /// Takes a line of the journal, read with `entries`.
     pub fn entry(&mut self, line: &JournalLine, plan: &Plan, limits: &Limits, now: Moment) {
         match line.what {

@@ -55,6 +55,8 @@ pub struct Book {
 /// Everything that is known, kept on disk as a whole with the places up to which journal and logs were read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Books {
+    /// When they were begun.
+    pub since: Option<Moment>,
     /// The ledger.
     pub ledger: Ledger,
     /// By the name of the log.
@@ -145,6 +147,23 @@ impl Books {
             }
         }
         self.ledger.tick(limits, now);
+    }
+
+    /// What became of an uncertain message of ours: `Some(true)`, a member took it; `Some(false)`, it is proven absent;
+    /// none, nobody knows yet.
+    #[must_use]
+    pub fn what_became_of(&self, id: &str) -> Option<bool> {
+        let mut uncertain = None;
+        for (_, offer) in self.ledger.of_id(id) {
+            if offer.is_taken() {
+                return Some(true);
+            }
+            if matches!(offer.end, End::Uncertain { .. }) {
+                uncertain = Some(offer);
+            }
+        }
+        let absent = uncertain?.items.iter().all(item::Item::is_absent);
+        absent.then_some(false)
     }
 
     /// The proof that an uncertain offer was never taken, if there is one: the server's log shows what was offered well

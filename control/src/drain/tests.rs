@@ -210,6 +210,7 @@ impl Stage {
         let case = Case {
             member: "sems1",
             gates: &["outbound".to_owned()],
+            only_gates: false,
             opening: Some(&opening),
             fenced: Moment(START + fenced),
             mark: Moment(START + fenced + 10),

@@ -78,6 +78,8 @@ pub struct Case<'a> {
     pub member: &'a str,
     /// Its gates.
     pub gates: &'a [String],
+    /// Only what went through these gates is asked about.
+    pub only_gates: bool,
     /// Its opening balance.
     pub opening: Option<&'a Opening>,
     /// When the last gate was fenced: nothing older was alive.
@@ -407,8 +409,12 @@ pub enum Verdict {
 /// Judges a case.
 #[must_use]
 pub fn judge(case: &Case<'_>, books: &Books, setting: &Setting) -> Verdict {
-    let items: Vec<Left> =
-        books.ledger.inside(case.member).map(|(key, offer, item)| left(key, offer, item)).collect();
+    let items: Vec<Left> = books
+        .ledger
+        .inside(case.member)
+        .filter(|(_, offer, _)| !case.only_gates || case.gates.contains(&offer.gate))
+        .map(|(key, offer, item)| left(key, offer, item))
+        .collect();
     let strangers: Vec<Foreign> = setting
         .logs_of(case.member)
         .filter_map(|log| books.logs.get(&log.name))

@@ -19,6 +19,8 @@
 
 pub mod coverage;
 pub mod custom;
+pub mod feeds;
+pub mod files;
 pub mod stamp;
 pub mod syslog;
 

@@ -25,7 +25,7 @@ use super::{Asked, Desk, Input, Slot, wire};
 use crate::api;
 use crate::clock;
 use crate::gate::Holder;
-use crate::replay::Change;
+use crate::replay::{By, Change};
 use crate::spool::{HeldMessage, LoadError, Paths, SpoolId, Summary};
 
 /// Messages read for one page of a list.
@@ -100,8 +100,14 @@ pub(super) async fn change(
     State(desk): State<Desk>,
     Input(request): Input<api::HeldChange>,
 ) -> Result<Json<api::HeldChanged>, Failure> {
-    let holder = wire::asker(request.holder)?;
-    let change = inside(request.change, &holder, &request.reason)?;
+    let evidence = request.holder.kind == api::HolderKind::Evidence;
+    if evidence && !matches!(request.change, api::Change::Delivered | api::Change::Absent) {
+        return Err(Failure::bad("evidence says of uncertain mail that it was taken, or never"));
+    }
+    let by = if evidence { By::Evidence } else { By::Person };
+    let kind = if evidence { api::HolderKind::Operator } else { request.holder.kind };
+    let holder = wire::asker(api::Holder { kind, ..request.holder })?;
+    let change = inside(request.change, &holder, by, &request.reason)?;
     let work = {
         let desk = desk.clone();
         async move {
@@ -160,17 +166,24 @@ async fn load(desk: &Desk, id: SpoolId) -> Result<HeldMessage, Failure> {
 }
 
 /// The change as the replayer knows it. A removal is recorded with who and why.
-fn inside(change: api::Change, holder: &Holder, reason: &str) -> Result<Change, Failure> {
+fn inside(
+    change: api::Change,
+    holder: &Holder,
+    by: By,
+    reason: &str,
+) -> Result<Change, Failure> {
+    let told = || format!("{}: {reason}", holder.name);
     Ok(match change {
         api::Change::Remove if reason.trim().is_empty() => {
             return Err(Failure::bad(
                 "a removal needs a reason: mail is given up, and it is recorded",
             ));
         }
-        api::Change::Remove => Change::Remove { reason: format!("{}: {reason}", holder.name) },
+        api::Change::Remove => Change::Remove { reason: told() },
         api::Change::Retry => Change::Retry,
         api::Change::Fail => Change::Fail,
-        api::Change::Delivered => Change::Delivered,
+        api::Change::Delivered => Change::Delivered { reason: told(), by },
+        api::Change::Absent => Change::Absent { reason: told(), by },
     })
 }
 
@@ -530,9 +543,9 @@ mod tests {
     #[test]
     fn a_removal_without_a_reason_is_refused() {
         let ada = Holder::new(crate::gate::HolderKind::Operator, "ada");
-        assert!(inside(api::Change::Remove, &ada, " ").is_err());
-        let removal = inside(api::Change::Remove, &ada, "spam run").unwrap();
+        assert!(inside(api::Change::Remove, &ada, By::Person, " ").is_err());
+        let removal = inside(api::Change::Remove, &ada, By::Person, "spam run").unwrap();
         assert_eq!(removal, Change::Remove { reason: "ada: spam run".into() });
-        assert!(inside(api::Change::Retry, &ada, "").is_ok());
+        assert!(inside(api::Change::Retry, &ada, By::Person, "").is_ok());
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn asker(holder: api::Holder) -> Result<Holder, Failure> {
         api::HolderKind::Brake
         | api::HolderKind::Health
         | api::HolderKind::Backlog
+        | api::HolderKind::Evidence
         | api::HolderKind::System => {
             return Err(Failure::bad(
                 "holder: only an operator or a runbook asks for orders; the others are lockgate's own",
@@ -297,6 +298,7 @@ mod tests {
             api::HolderKind::Health,
             api::HolderKind::Backlog,
             api::HolderKind::System,
+            api::HolderKind::Evidence,
         ] {
             assert!(asker(from(kind, "x")).is_err(), "{kind:?}");
         }

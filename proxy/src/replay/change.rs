@@ -14,6 +14,32 @@ use crate::spool::{Arrival, Done, Lane, LoadError, Mark, PathState, Paths, Spool
 /// Octets of the header that a report looks through.
 const HEADER_MAX: usize = 64 * 1024;
 
+/// How an uncertain message was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Journal and logs show what became of it.
+    Evidence,
+    /// A person decided.
+    Person,
+    /// The configured rule, after its time.
+    Rule,
+}
+
+impl By {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Evidence, Self::Person, Self::Rule];
+
+    /// The word in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evidence => "evidence",
+            Self::Person => "person",
+            Self::Rule => "rule",
+        }
+    }
+}
+
 /// What to do with a held message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -27,7 +53,19 @@ pub enum Change {
     /// Report refused forward-paths to the sender.
     Fail,
     /// An uncertain one did arrive.
-    Delivered,
+    Delivered {
+        /// Who says so, and why.
+        reason: String,
+        /// How that is known.
+        by: By,
+    },
+    /// An uncertain one was never taken.
+    Absent {
+        /// Who says so, and why.
+        reason: String,
+        /// How that is known.
+        by: By,
+    },
 }
 
 impl Replayer {
@@ -62,19 +100,28 @@ impl Replayer {
                 Ok(())
             }
             Change::Fail => self.fail(id, &summary.paths, summary.lane).await,
-            Change::Delivered => {
+            Change::Delivered { reason, by } => {
+                let reply = Text::new(&format!("settled, it was taken: {reason}"));
                 let marks = marks(&summary.paths, |state| match state {
-                    PathState::Offered { .. } => Some(Mark::Done {
-                        how: Done::Relayed,
-                        reply: "settled by a person: it was delivered".into(),
-                    }),
+                    PathState::Offered { .. } => {
+                        Some(Mark::Done { how: Done::Relayed, reply: reply.clone() })
+                    }
                     _ => None,
                 });
                 if marks.is_empty() {
                     return Err("none of its forward-paths is uncertain".into());
                 }
-                tracing::warn!(%id, gate = self.corridor.gate.name(), "held: settled as delivered");
-                self.write(id, marks).await
+                let gate = self.corridor.gate.name();
+                tracing::warn!(%id, gate, %reason, by = by.as_str(), "held: settled as delivered");
+                self.write(id, marks).await?;
+                self.corridor.metrics.settled(by.as_str());
+                Ok(())
+            }
+            Change::Absent { reason, by } => {
+                self.send_again(id, &summary.paths, by).await?;
+                let gate = self.corridor.gate.name();
+                tracing::info!(%id, gate, %reason, by = by.as_str(), "held: never taken, sent again");
+                Ok(())
             }
         }
     }
@@ -89,15 +136,22 @@ impl Replayer {
         let Some(summary) = self.corridor.spool.summary(id) else {
             return Err("it is not held (any more)".into());
         };
+        self.send_again(id, &summary.paths, By::Rule).await
+    }
+
+    /// What is uncertain is due again; nothing else is touched.
+    async fn send_again(&self, id: SpoolId, paths: &Paths, by: By) -> Result<(), String> {
         let at_unix_ms = unix_ms();
-        let marks = marks(&summary.paths, |state| match state {
+        let marks = marks(paths, |state| match state {
             PathState::Offered { .. } => retry(state, at_unix_ms),
             _ => None,
         });
         if marks.is_empty() {
             return Err("none of its forward-paths is uncertain".into());
         }
-        self.write(id, marks).await
+        self.write(id, marks).await?;
+        self.corridor.metrics.settled(by.as_str());
+        Ok(())
     }
 
     /// Keeps attempts and other changes away from a message while it is changed.

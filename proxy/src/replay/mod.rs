@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use change::Change;
+pub use change::{By, Change};
 pub use config::Config;
 pub use release::{Release, ReleaseError, Released};
 pub use status::{Progress, State};

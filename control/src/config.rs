@@ -1,0 +1,344 @@
+//! `[drain]` and `[[maillog]]`: what control reads of the configuration.
+//!
+//! The rest of the file is the data plane's ([`proxy::config`]), which leaves these two alone.
+//!
+//! Invariants
+//! - An unknown key is an error that names the known ones.
+//! - A log without a zone whose stamps need one proves nothing of a time; a zone is never guessed.
+//!
+//! Not here: how a log is read (`maillog`), how a drain goes (`watch`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use jiff::tz::TimeZone;
+use proxy::config::Config as DataPlane;
+use serde::Deserialize;
+
+use crate::drain::Setting;
+use crate::drain::correlate::{LogPlan, Role};
+use crate::drain::ledger::{GatePlan, Limits, Plan};
+use crate::drain::verdict::LogTerms;
+use crate::maillog::feeds::{journald, listen};
+use crate::maillog::{self, Dialect};
+
+/// `[drain]`: how a drain is proven.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Seconds of quiet after the mark.
+    pub quiet_s: u32,
+    /// Seconds after which a drain that is not over is given up; the orders stay.
+    pub timeout_s: u32,
+    /// How far the clock of a log may be from ours before matched pairs tell it better, in seconds.
+    pub skew_max_s: u32,
+    /// Settled messages whose keys are remembered, so that a key that was used before is known.
+    pub remembered_max: usize,
+    /// Settle uncertain held messages by what the logs show.
+    pub settle: bool,
+    /// Where Prometheus scrapes control; empty string: nowhere.
+    pub metrics_listen: String,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            quiet_s: 60,
+            timeout_s: 3600,
+            skew_max_s: 300,
+            remembered_max: 500_000,
+            settle: true,
+            metrics_listen: "127.0.0.1:9526".into(),
+        }
+    }
+}
+
+/// `[[maillog]]`: one log of a mail system.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Maillog {
+    /// Name; in commands and certificates.
+    pub name: String,
+    /// The member that writes it.
+    pub member: Option<String>,
+    /// The member behind which the host stands that writes it: what arrives there has left the member.
+    pub next_of: Option<String>,
+    /// `postfix`, `exim`, `sendmail`, `opensmtpd`, `exchange`, `sems`, `lockgate` or `custom`.
+    pub dialect: Option<Dialect>,
+    /// Time zone of stamps that name none, such as `Europe/Berlin`. Without one they prove nothing of a time.
+    pub zone: Option<String>,
+    /// File to follow, through its rotations. None of `file`, `journald`, `syslog`: the log is handed in
+    /// (`lockgate logs import`).
+    pub file: Option<PathBuf>,
+    /// Begin with the first octet that is there, rotated files too; else with what is written from now on.
+    pub history: bool,
+    /// Follow the journal of this machine.
+    pub journald: Option<journald::Config>,
+    /// Listen for syslog.
+    pub syslog: Option<listen::Config>,
+    /// Our addresses, as that system sees them; empty: the source addresses of the configuration. With these, mail from
+    /// elsewhere is known at once to have come past us.
+    pub clients: Vec<IpAddr>,
+    /// Addresses of the member, as the host behind it sees them; empty: that of the configuration.
+    pub from: Vec<IpAddr>,
+    /// Loopback addresses to which a hand-over leaves the system; any other stays inside (a content filter).
+    pub leaves: Vec<IpAddr>,
+    /// Transports that end in a mailbox; through any other program a message may come back.
+    pub mailboxes: Option<Vec<String>>,
+    /// Lines that may be missing before absence is not proven any more.
+    pub missing_max: u64,
+    /// Lines in a million that may be not understood.
+    pub unparsed_per_million_max: Option<u64>,
+    /// Other systems write to it too: any line after the quiet period shows that it lives.
+    pub shared: bool,
+    /// When the patterns are asked: `before` or `after` the dialect.
+    pub patterns: maillog::Turn,
+    /// Patterns of this site.
+    pub pattern: Vec<maillog::Pattern>,
+}
+
+/// Mailbox transports when nothing is said.
+const MAILBOXES: [&str; 5] = ["local", "virtual", "lmtp", "cyrus", "dovecot"];
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct ConfigError {
+    path: PathBuf,
+    what: String,
+}
+
+/// One log, ready to be read.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How it is correlated.
+    pub plan: LogPlan,
+    /// How it is judged.
+    pub terms: LogTerms,
+    /// How its lines are read.
+    pub reading: maillog::Config,
+    /// Its zone.
+    pub zone: TimeZone,
+    /// Where its lines come from.
+    pub source: Source,
+}
+
+/// Where the lines of a log come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file that is followed.
+    File {
+        /// Where.
+        path: PathBuf,
+        /// From its beginning.
+        history: bool,
+    },
+    /// The journal of this machine.
+    Journald(journald::Config),
+    /// Senders of syslog.
+    Syslog(listen::Config),
+    /// A person hands it in.
+    Import,
+}
+
+/// What control works with.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// `[drain]`.
+    pub drain: Drain,
+    /// Logs.
+    pub logs: Vec<Log>,
+    /// Gates, members, logs and limits for the books.
+    pub setting: Setting,
+    /// How each log is judged.
+    pub terms: BTreeMap<String, LogTerms>,
+    /// Members and their gates.
+    pub members: BTreeMap<String, Vec<String>>,
+    /// Sentinel of each gate: to, from.
+    pub sentinels: BTreeMap<String, (String, Option<String>)>,
+    /// The data folder.
+    pub data: PathBuf,
+}
+
+impl Config {
+    /// Reads control's part of a configuration; `path` is for messages.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn of(whole: &DataPlane, path: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = path.unwrap_or_else(|| Path::new("the embedded configuration")).to_owned();
+        let error = |what: String| ConfigError { path: path.clone(), what };
+        let drain: Drain = toml::Value::Table(whole.drain.clone())
+            .try_into()
+            .map_err(|wrong: toml::de::Error| error(format!("[drain]: {}", wrong.message())))?;
+        check_drain(&drain).map_err(|what| error(format!("[drain]: {what}")))?;
+        let mut logs: Vec<Log> = Vec::new();
+        for (place, table) in whole.maillog.iter().enumerate() {
+            let named = |what: String| error(format!("[[maillog]] number {}: {what}", place + 1));
+            let entry: Maillog = toml::Value::Table(table.clone())
+                .try_into()
+                .map_err(|wrong: toml::de::Error| named(wrong.message().to_owned()))?;
+            let log = log_of(entry, whole).map_err(named)?;
+            if logs.iter().any(|other| other.plan.name == log.plan.name) {
+                return Err(named(format!("another log is named {:?} too", log.plan.name)));
+            }
+            logs.push(log);
+        }
+        Ok(Self::assembled(whole, drain, logs))
+    }
+
+    fn assembled(whole: &DataPlane, drain: Drain, logs: Vec<Log>) -> Self {
+        let mut plan = Plan::default();
+        let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut sentinels = BTreeMap::new();
+        for gate in &whole.gates {
+            let names: Vec<String> = gate.members.iter().map(|one| one.name.clone()).collect();
+            if gate.returns.is_none() {
+                for name in &names {
+                    members.entry(name.clone()).or_default().push(gate.name.clone());
+                }
+                if let Some(to) = &gate.sentinel_to {
+                    sentinels.insert(gate.name.clone(), (to.clone(), gate.sentinel_from.clone()));
+                }
+            }
+            let entry =
+                GatePlan { returns: gate.returns.clone(), members: names, trace: gate.trace };
+            plan.gates.insert(gate.name.clone(), entry);
+        }
+        let limits = Limits {
+            remembered_max: drain.remembered_max,
+            skew_max_ms: i64::from(drain.skew_max_s) * 1000,
+        };
+        let terms = logs.iter().map(|log| (log.plan.name.clone(), log.terms)).collect();
+        let plans = logs.iter().map(|log| log.plan.clone()).collect();
+        Self {
+            drain,
+            setting: Setting { plan, logs: plans, limits },
+            logs,
+            terms,
+            members,
+            sentinels,
+            data: whole.data.clone(),
+        }
+    }
+}
+
+fn check_drain(drain: &Drain) -> Result<(), &'static str> {
+    if !(1..=86_400).contains(&drain.quiet_s) {
+        return Err("quiet_s must be between 1 and 86400");
+    }
+    if drain.timeout_s <= drain.quiet_s {
+        return Err("timeout_s must be more than quiet_s");
+    }
+    if !(1..=86_400).contains(&drain.skew_max_s) {
+        return Err("skew_max_s must be between 1 and 86400");
+    }
+    if !(1000..=10_000_000).contains(&drain.remembered_max) {
+        return Err("remembered_max must be between 1000 and 10000000");
+    }
+    Ok(())
+}
+
+fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
+    let printable = |name: &str| {
+        (1..=63).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    if !printable(&entry.name) {
+        return Err("`name` must be 1 to 63 letters, digits, `-`, `_` or `.`".into());
+    }
+    let dialect = entry.dialect.ok_or("`dialect` is missing, such as \"postfix\"")?;
+    let known = |wanted: &str| {
+        let forward = whole.gates.iter().filter(|gate| gate.returns.is_none());
+        let mut members = forward.flat_map(|gate| &gate.members);
+        members.any(|member| member.name == wanted)
+    };
+    let role = match (&entry.member, &entry.next_of) {
+        (Some(member), None) if known(member) => Role::Server { member: member.clone() },
+        (None, Some(member)) if known(member) => {
+            let from = if entry.from.is_empty() {
+                addresses_of(whole, member)
+            } else {
+                entry.from.clone()
+            };
+            if from.is_empty() {
+                return Err(format!("`from` is missing: {member} is not named by an IP address"));
+            }
+            Role::Next { from }
+        }
+        (Some(member), None) | (None, Some(member)) => {
+            return Err(format!("no forward gate has a member {member:?}"));
+        }
+        _ => return Err("one of `member` and `next_of` is needed".into()),
+    };
+    let zone = match &entry.zone {
+        Some(name) => TimeZone::get(name).map_err(|_| {
+            format!("zone {name:?} is not known here; a name such as \"Europe/Berlin\" or \"UTC\"")
+        })?,
+        None => TimeZone::unknown(),
+    };
+    let sources = [entry.file.is_some(), entry.journald.is_some(), entry.syslog.is_some()];
+    if sources.into_iter().filter(|set| *set).count() > 1 {
+        return Err("only one of `file`, `journald` and `syslog` can be followed".into());
+    }
+    let udp = entry.syslog.as_ref().is_some_and(|syslog| syslog.udp.is_some());
+    let source = match (entry.file, entry.journald, entry.syslog) {
+        (Some(path), ..) => {
+            let path = if path.is_relative() { whole.data.join(path) } else { path };
+            Source::File { path, history: entry.history }
+        }
+        (_, Some(journald), _) => Source::Journald(journald),
+        (_, _, Some(syslog)) => Source::Syslog(syslog),
+        _ => Source::Import,
+    };
+    let clients = match &role {
+        Role::Server { member } if entry.clients.is_empty() => source_addresses(whole, member),
+        _ => entry.clients,
+    };
+    let terms = LogTerms::default();
+    let mailboxes =
+        entry.mailboxes.unwrap_or_else(|| MAILBOXES.iter().map(ToString::to_string).collect());
+    Ok(Log {
+        plan: LogPlan {
+            name: entry.name,
+            role,
+            clients,
+            leaves: entry.leaves,
+            mailboxes,
+            ids_of_connections: dialect == Dialect::Sems,
+        },
+        terms: LogTerms {
+            missing_max: entry.missing_max,
+            unparsed_per_million_max: entry
+                .unparsed_per_million_max
+                .unwrap_or(terms.unparsed_per_million_max),
+            shared: entry.shared,
+            udp,
+        },
+        reading: maillog::Config { dialect, patterns: entry.patterns, pattern: entry.pattern },
+        zone,
+        source,
+    })
+}
+
+/// Addresses of a member, where the configuration names it by address.
+fn addresses_of(whole: &DataPlane, member: &str) -> Vec<IpAddr> {
+    let all = whole.gates.iter().flat_map(|gate| &gate.members);
+    let named = all.filter(|one| one.name == member).filter_map(|one| one.address.as_ref());
+    named.filter_map(|address| address.host().parse().ok()).collect()
+}
+
+/// Our source addresses towards a member; empty when one of its gates leaves it to the system.
+fn source_addresses(whole: &DataPlane, member: &str) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for gate in whole.gates.iter().filter(|gate| gate.returns.is_none()) {
+        for one in gate.members.iter().filter(|one| one.name == member) {
+            match one.source_address.or(gate.source_address) {
+                Some(address) => addresses.push(address),
+                None => return Vec::new(),
+            }
+        }
+    }
+    addresses
+}

@@ -1,0 +1,731 @@
+//! The task that reads journal and logs, and leads drains to their verdicts.
+//!
+//! One task owns the books; everybody else asks it through a channel. A round reads the journal to its end, then the logs, lets
+//! time pass, moves each drain one step on, and settles what is uncertain.
+//!
+//! | module | what |
+//! |---|---|
+//! | `wire` | what the API says and is asked |
+//! | `source` | logs into the books |
+//! | `process` | one drain: fence, sentinel, mark, verdict |
+//! | `metrics` | what Prometheus sees of it |
+//!
+//! Invariants
+//! - The journal is read before the logs, and a verdict is given only in a round that read it to its end.
+//! - The mark is taken after the fence; a sentinel is sent between the two.
+//! - A certificate is on disk before anybody hears of it, and so is its revocation.
+//! - Nothing on the path of mail waits for this task.
+//!
+//! Not here: what the books mean (`drain`), how orders are carried out (the proxy).
+
+pub mod metrics;
+pub mod source;
+pub mod wire;
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proxy::api::{self, JournalFilter, JournalLine, JournalWhat};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{CHANGE_DEADLINE, Client, ClientError, DEADLINE, with_query};
+use crate::config::Config;
+use crate::drain::Books;
+use crate::drain::certificate::{Certificate, CertificateError, Signer, hex};
+use crate::drain::verdict::{Known, Opening, Word};
+use crate::moment::Moment;
+use crate::store::{Batch, Store, StoreError};
+use metrics::Metrics;
+use process::Process;
+use source::{Intake, Progress, SourceError};
+use wire::{
+    Attestation, Attested, CertificateLine, DrainEnd, DrainReport, DrainRequest, ImportReport,
+    LogReport, Waiver,
+};
+
+/// Pause between two rounds.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// How often the books are written to disk while they change.
+const KEEP_MS: i64 = 10_000;
+
+/// How often uncertain mail is looked at.
+const SETTLE_MS: i64 = 2000;
+
+/// Requests that wait for the task.
+const COMMANDS_MAX: usize = 64;
+
+/// Where the signing key is, in the data folder.
+const KEY_FILE: &str = "keys/certificate.key";
+
+/// Why the task cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A log.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The key that signs certificates.
+    #[error("cannot use {}: {source}", path.display())]
+    Key {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no key.
+    #[error("{}: {source}", path.display())]
+    NoKey {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What is named does not exist.
+    Unknown(String),
+    /// It cannot be done like this.
+    Bad(String),
+    /// Something else stands in the way.
+    Failed(String),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What the task is asked.
+enum Command {
+    Begin(DrainRequest, Reply<Vec<DrainReport>>),
+    End(DrainEnd, Reply<DrainReport>),
+    Reports(Reply<Vec<DrainReport>>),
+    Attest(Attestation, Reply<()>),
+    Waive(Waiver, Reply<()>),
+    Logs(Reply<Vec<LogReport>>),
+    Import {
+        log: String,
+        path: PathBuf,
+        name: String,
+        around_unix_ms: i64,
+        reply: Reply<ImportReport>,
+    },
+    Certificates(Reply<Vec<CertificateLine>>),
+    Certificate(String, Reply<Certificate>),
+    Metrics(oneshot::Sender<String>),
+    Probed {
+        target: String,
+        gate: String,
+        result: Result<api::ProbeResult, String>,
+    },
+}
+
+/// A way to the task.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Command>);
+
+impl Handle {
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Refusal::Failed("control is stopping".into());
+        self.0.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Begins drains.
+    pub async fn begin(&self, request: DrainRequest) -> Result<Vec<DrainReport>, Refusal> {
+        self.ask(|reply| Command::Begin(request, reply)).await
+    }
+
+    /// Ends the orders of a drain.
+    pub async fn end(&self, request: DrainEnd) -> Result<DrainReport, Refusal> {
+        self.ask(|reply| Command::End(request, reply)).await
+    }
+
+    /// Every drain.
+    pub async fn reports(&self) -> Result<Vec<DrainReport>, Refusal> {
+        self.ask(Command::Reports).await
+    }
+
+    /// Takes a person's word.
+    pub async fn attest(&self, attestation: Attestation) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Attest(attestation, reply)).await
+    }
+
+    /// Takes a person's word for a doubt.
+    pub async fn waive(&self, waiver: Waiver) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Waive(waiver, reply)).await
+    }
+
+    /// Every log.
+    pub async fn logs(&self) -> Result<Vec<LogReport>, Refusal> {
+        self.ask(Command::Logs).await
+    }
+
+    /// Reads a file into a log.
+    pub async fn import(
+        &self,
+        log: String,
+        path: PathBuf,
+        name: String,
+        around_unix_ms: i64,
+    ) -> Result<ImportReport, Refusal> {
+        self.ask(|reply| Command::Import { log, path, name, around_unix_ms, reply }).await
+    }
+
+    /// Every certificate.
+    pub async fn certificates(&self) -> Result<Vec<CertificateLine>, Refusal> {
+        self.ask(Command::Certificates).await
+    }
+
+    /// One certificate.
+    pub async fn certificate(&self, number: String) -> Result<Certificate, Refusal> {
+        self.ask(|reply| Command::Certificate(number, reply)).await
+    }
+
+    /// The metrics, in the exposition format.
+    pub async fn metrics(&self) -> Option<String> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Command::Metrics(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The running task.
+#[derive(Debug)]
+pub struct Watch {
+    handle: Handle,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Watch {
+    /// Opens what is kept and begins.
+    ///
+    /// # Errors
+    /// See [`WatchError`].
+    pub fn start(config: Config, proxy_socket: PathBuf) -> Result<Self, WatchError> {
+        let stop = CancellationToken::new();
+        let (to, commands) = mpsc::channel(COMMANDS_MAX);
+        let handle = Handle(to);
+        let watcher = Watcher::open(config, proxy_socket, handle.clone(), &stop)?;
+        let task = tokio::spawn(watcher.run(commands, stop.clone()));
+        Ok(Self { handle, task, stop })
+    }
+
+    /// A way to it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends it; the books are written.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the watch ended badly");
+        }
+    }
+}
+
+/// A certificate as it is kept.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Kept {
+    certificate: Certificate,
+    member: String,
+    issued: Moment,
+    grade: String,
+    revoked: Option<String>,
+}
+
+/// The task's own.
+struct Watcher {
+    config: Config,
+    proxy: Client,
+    store: Store,
+    signer: Signer,
+    handle: Handle,
+    books: Books,
+    intakes: Vec<Intake>,
+    /// By member, or `gate:NAME` for one that only reports.
+    drains: BTreeMap<String, Process>,
+    openings: BTreeMap<String, Opening>,
+    certificates: BTreeMap<String, Kept>,
+    metrics: Metrics,
+    /// The journal was read to its end in this round.
+    fresh: bool,
+    journal_error: Option<String>,
+    kept_at: Moment,
+    settled_at: Moment,
+    changed: bool,
+}
+
+impl Watcher {
+    fn open(
+        config: Config,
+        proxy_socket: PathBuf,
+        handle: Handle,
+        stop: &CancellationToken,
+    ) -> Result<Self, WatchError> {
+        let signer = signer(&config)?;
+        let store = Store::open(&config.data)?;
+        let mut books: Books = store.get_packed("books")?.unwrap_or_default();
+        books.ledger.index();
+        let progress: BTreeMap<String, Progress> =
+            store.get_packed("progress")?.unwrap_or_default();
+        let now = Moment::now();
+        let mut intakes = Vec::new();
+        for log in &config.logs {
+            let known = progress.get(&log.plan.name).cloned().unwrap_or_default();
+            let mut intake = Intake::new(log, known, &config, stop)?;
+            intake.begin(&mut books, now);
+            intakes.push(intake);
+        }
+        let drains = store.all("drain/")?;
+        let openings = store.all("opening/")?;
+        let certificates = store.all("certificate/")?;
+        Ok(Self {
+            proxy: Client::new(proxy_socket),
+            metrics: Metrics::new(),
+            config,
+            store,
+            signer,
+            handle,
+            books,
+            intakes,
+            drains,
+            openings,
+            certificates,
+            fresh: false,
+            journal_error: None,
+            kept_at: now,
+            settled_at: now,
+            changed: false,
+        })
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        loop {
+            let more = self.round().await;
+            let pause = if more { Duration::ZERO } else { ROUND };
+            let rest = tokio::time::sleep(pause);
+            tokio::pin!(rest);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {
+                        self.keep();
+                        return;
+                    }
+                    command = commands.recv() => match command {
+                        Some(command) => self.command(command).await,
+                        None => return,
+                    },
+                    () = &mut rest => break,
+                }
+            }
+        }
+    }
+
+    /// One round; returns whether more is waiting to be read.
+    async fn round(&mut self) -> bool {
+        match self.read_journal().await {
+            Ok(()) => {
+                self.fresh = true;
+                self.journal_error = None;
+            }
+            Err(error) => {
+                self.fresh = false;
+                let error = error.to_string();
+                if self.journal_error.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        error,
+                        "the journal cannot be read; nothing is judged meanwhile"
+                    );
+                }
+                self.journal_error = Some(error);
+            }
+        }
+        let more = tokio::task::block_in_place(|| self.read_logs());
+        let now = Moment::now();
+        self.books.tick(&self.config.setting, now);
+        if self.fresh && !more {
+            self.step_drains().await;
+        }
+        if self.fresh && self.config.drain.settle && now.since(self.settled_at) >= SETTLE_MS {
+            self.settled_at = now;
+            if let Err(error) = self.settle_uncertain().await {
+                tracing::warn!(%error, "uncertain mail could not be looked at");
+            }
+        }
+        if self.changed && now.since(self.kept_at) >= KEEP_MS {
+            self.keep();
+        }
+        more
+    }
+
+    fn read_logs(&mut self) -> bool {
+        let now = Moment::now();
+        let mut more = false;
+        for intake in &mut self.intakes {
+            more |= intake.poll(&mut self.books, &self.config.setting, now);
+            self.changed |= std::mem::take(&mut intake.moved);
+        }
+        more
+    }
+
+    async fn read_journal(&mut self) -> Result<(), ClientError> {
+        if self.books.ledger.cursor().is_none() {
+            return self.begin_journal().await;
+        }
+        let after = self.books.ledger.cursor().map(str::to_owned);
+        let filter = JournalFilter { after, entries: true, ..JournalFilter::default() };
+        let path = with_query(api::path::JOURNAL, &filter)?;
+        let mut pieces = self.proxy.stream(&path).await?;
+        let now = Moment::now();
+        while let Some(line) = pieces.next_line::<JournalLine>().await? {
+            self.changed |= line.what != JournalWhat::End;
+            self.books.entry(&line, &self.config.setting, now);
+        }
+        Ok(())
+    }
+
+    /// The books begin where the journal ends now: what was before is what the opening balance speaks of.
+    async fn begin_journal(&mut self) -> Result<(), ClientError> {
+        let nobody = JournalFilter {
+            entries: true,
+            limit: Some(1),
+            since_unix_ms: Some(u64::MAX),
+            ..JournalFilter::default()
+        };
+        let mut pieces = self.proxy.stream(&with_query(api::path::JOURNAL, &nobody)?).await?;
+        let mut end = None;
+        while let Some(line) = pieces.next_line::<JournalLine>().await? {
+            if line.what == JournalWhat::End {
+                end = Some(line.cursor);
+            }
+        }
+        self.books.since = Some(Moment::now());
+        self.books.ledger.begin_at(end.unwrap_or_else(|| "0.0".into()));
+        self.changed = true;
+        self.keep();
+        Ok(())
+    }
+
+    /// Writes the books, and how far everything was read, together.
+    fn keep(&mut self) {
+        let progress: BTreeMap<&str, &Progress> =
+            self.intakes.iter().map(|intake| (intake.name(), &intake.progress)).collect();
+        let mut batch = Batch::default();
+        batch.put_packed("books", &self.books);
+        batch.put_packed("progress", &progress);
+        match self.store.write(batch) {
+            Ok(()) => self.changed = false,
+            // What is in memory is right; the next start reads again from where the disk stands.
+            Err(error) => tracing::error!(%error, "the books cannot be written"),
+        }
+        self.kept_at = Moment::now();
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Begin(request, reply) => {
+                let begun = self.begin(request).await;
+                reply.send(begun).ok();
+            }
+            Command::End(request, reply) => {
+                let ended = self.end(request).await;
+                reply.send(ended).ok();
+            }
+            Command::Reports(reply) => {
+                let reports = self.drains.keys().map(|target| self.report(target)).collect();
+                reply.send(Ok(reports)).ok();
+            }
+            Command::Attest(attestation, reply) => {
+                reply.send(self.attest(attestation)).ok();
+            }
+            Command::Waive(waiver, reply) => {
+                reply.send(self.waive(waiver)).ok();
+            }
+            Command::Logs(reply) => {
+                let logs = self.intakes.iter().map(|intake| self.log_report(intake)).collect();
+                reply.send(Ok(logs)).ok();
+            }
+            Command::Import { log, path, name, around_unix_ms, reply } => {
+                // What was handed over until now must be known before the log speaks of it.
+                let read =
+                    self.read_journal().await.map_err(|error| Refusal::Failed(error.to_string()));
+                let imported = match read {
+                    Ok(()) => tokio::task::block_in_place(|| {
+                        self.import(&log, &path, &name, around_unix_ms)
+                    }),
+                    Err(refusal) => Err(refusal),
+                };
+                reply.send(imported).ok();
+            }
+            Command::Certificates(reply) => {
+                let line = |(number, kept): (&String, &Kept)| CertificateLine {
+                    number: number.clone(),
+                    member: kept.member.clone(),
+                    issued: kept.issued.to_string(),
+                    grade: kept.grade.clone(),
+                    revoked: kept.revoked.clone(),
+                    key: kept.certificate.key.clone(),
+                };
+                reply.send(Ok(self.certificates.iter().map(line).collect())).ok();
+            }
+            Command::Certificate(number, reply) => {
+                let found = self.certificates.get(&number).map(|kept| kept.certificate.clone());
+                let unknown = || Refusal::Unknown(format!("there is no certificate {number}"));
+                reply.send(found.ok_or_else(unknown)).ok();
+            }
+            Command::Metrics(reply) => {
+                let text = self.show_metrics();
+                reply.send(text).ok();
+            }
+            Command::Probed { target, gate, result } => self.probed(&target, &gate, result),
+        }
+    }
+
+    fn attest(&mut self, attestation: Attestation) -> Result<(), Refusal> {
+        let Attestation { member, what, by, reason } = attestation;
+        if by.trim().is_empty() || reason.trim().is_empty() {
+            return Err(Refusal::Bad(
+                "a word needs a name and a reason: they stand in the certificate".into(),
+            ));
+        }
+        if !self.config.members.contains_key(&member) {
+            return Err(Refusal::Unknown(format!("no forward gate has a member {member:?}")));
+        }
+        let word = Word { by, reason, at: Moment::now() };
+        match what {
+            Attested::EmptyStart => {
+                let since = self.books.since.ok_or_else(|| {
+                    Refusal::Failed("the journal was not read yet: is the proxy running?".into())
+                })?;
+                if let Some(opening) = self.openings.get(&member) {
+                    return Err(Refusal::Bad(format!(
+                        "{member} has an opening balance of {} already",
+                        opening.at
+                    )));
+                }
+                let opening =
+                    Opening { at: since, known: Known::Attested(word), sums: BTreeMap::new() };
+                self.write(|batch| batch.put(&format!("opening/{member}"), &opening))?;
+                self.openings.insert(member, opening);
+                Ok(())
+            }
+            Attested::QueueEmpty => {
+                let process = self.drains.get_mut(&member).filter(|process| process.is_fenced());
+                let Some(process) = process else {
+                    return Err(Refusal::Bad(format!(
+                        "look at the queue page of {member} after the fence: begin a drain of it first"
+                    )));
+                };
+                process.queue_empty = Some(word);
+                self.keep_drain(&member)
+            }
+        }
+    }
+
+    fn waive(&mut self, waiver: Waiver) -> Result<(), Refusal> {
+        let Waiver { member, doubt, by, reason } = waiver;
+        if by.trim().is_empty() || reason.trim().is_empty() {
+            return Err(Refusal::Bad(
+                "a waiver needs a name and a reason: they stand in the certificate".into(),
+            ));
+        }
+        let report = self.drains.contains_key(&member).then(|| self.report(&member));
+        let Some(report) = report else {
+            return Err(Refusal::Unknown(format!("no drain of {member:?} is known")));
+        };
+        match report.doubts.iter().find(|known| known.name == doubt) {
+            Some(known) if known.may_be_waived => {}
+            Some(known) => {
+                return Err(Refusal::Bad(format!("nobody can answer for this: {}", known.text)));
+            }
+            None => {
+                let names: Vec<&str> =
+                    report.doubts.iter().map(|known| known.name.as_str()).collect();
+                return Err(Refusal::Unknown(format!(
+                    "the drain of {member} has no doubt {doubt:?}; it has: {}",
+                    names.join(", ")
+                )));
+            }
+        }
+        if let Some(process) = self.drains.get_mut(&member) {
+            process.waivers.insert(doubt, Word { by, reason, at: Moment::now() });
+        }
+        self.keep_drain(&member)
+    }
+
+    fn write(&self, fill: impl FnOnce(&mut Batch)) -> Result<(), Refusal> {
+        let mut batch = Batch::default();
+        fill(&mut batch);
+        self.store.write(batch).map_err(|error| Refusal::Failed(error.to_string()))
+    }
+
+    fn import(
+        &mut self,
+        log: &str,
+        path: &std::path::Path,
+        name: &str,
+        around_unix_ms: i64,
+    ) -> Result<ImportReport, Refusal> {
+        let now = Moment::now();
+        let failed = |error: &dyn std::fmt::Display| Refusal::Failed(error.to_string());
+        let names: Vec<String> = self.intakes.iter().map(|one| one.name().to_owned()).collect();
+        let Some(intake) = self.intakes.iter_mut().find(|intake| intake.name() == log) else {
+            return Err(Refusal::Unknown(format!(
+                "no log is named {log:?}; the configuration has: {}",
+                names.join(", ")
+            )));
+        };
+        let before = self.books.logs.get(log).map(|book| book.coverage.total).unwrap_or_default();
+        let sha256 = hash_of(path).map_err(|error| failed(&error))?;
+        let known = intake.progress.imports.contains_key(&sha256);
+        let mut report = ImportReport {
+            log: log.to_owned(),
+            name: name.to_owned(),
+            octets: 0,
+            lines: 0,
+            unparsed: 0,
+            samples: Vec::new(),
+            from: None,
+            to: None,
+            sha256,
+            known,
+        };
+        if known {
+            return Ok(report);
+        }
+        let around = jiff::Timestamp::from_millisecond(around_unix_ms).unwrap_or_default();
+        let read = intake.import(path, name, around, (&mut self.books, &self.config.setting), now);
+        self.changed = true;
+        self.books.tick(&self.config.setting, now);
+        self.keep();
+        let imported = read.map_err(|error| failed(&error))?;
+        report.octets = imported.octets;
+        report.lines = imported.lines;
+        if let Some(book) = self.books.logs.get(log) {
+            report.unparsed = book.coverage.total.unparsed - before.unparsed;
+            report.samples = book.coverage.samples().map(str::to_owned).collect();
+            report.from = book.coverage.span.map(|(from, _)| from.to_string());
+            report.to = book.coverage.span.map(|(_, to)| to.to_string());
+        }
+        Ok(report)
+    }
+
+    fn log_report(&self, intake: &Intake) -> LogReport {
+        let book = self.books.logs.get(intake.name()).cloned().unwrap_or_default();
+        let coverage = &book.coverage;
+        let moment = |moment: Moment| moment.to_string();
+        LogReport {
+            log: intake.name().to_owned(),
+            of: intake.of(),
+            source: intake.way(),
+            error: intake.error.clone(),
+            lines: coverage.total.read,
+            unparsed: coverage.total.unparsed,
+            samples: coverage.samples().map(str::to_owned).collect(),
+            missing: u64::try_from(coverage.missing_since(Moment(0)).count()).unwrap_or(u64::MAX),
+            from: coverage.span.map(|(from, _)| moment(from)),
+            to: coverage.span.map(|(_, to)| moment(to)),
+            alive: coverage.alive.map(moment),
+            skew_ms: book.chains.skew.bounds(),
+            bypasses: book.chains.bypasses_since(Moment(0), &self.config.setting.limits),
+            imports: intake.progress.imports.values().cloned().collect(),
+        }
+    }
+
+    /// Uncertain held messages: taken, absent, or not known yet.
+    async fn settle_uncertain(&mut self) -> Result<(), ClientError> {
+        let filter = api::HeldFilter {
+            state: Some(api::HeldState::Uncertain),
+            ..api::HeldFilter::default()
+        };
+        let path = with_query(api::path::HELD, &filter)?;
+        let mut pieces = self.proxy.stream(&path).await?;
+        let (mut taken, mut absent) = (Vec::new(), Vec::new());
+        while let Some(held) = pieces.next_line::<api::Held>().await? {
+            match self.books.what_became_of(&held.id) {
+                Some(true) => taken.push(held.id),
+                Some(false) => absent.push(held.id),
+                None => {}
+            }
+        }
+        for (ids, change, reason) in [
+            (taken, api::Change::Delivered, "the logs show that the member has it, or had it"),
+            (absent, api::Change::Absent, "the member's log is whole and does not have it"),
+        ] {
+            if ids.is_empty() {
+                continue;
+            }
+            let holder = api::Holder { kind: api::HolderKind::Evidence, name: "logs".into() };
+            let reason = reason.to_owned();
+            let change = api::HeldChange { ids, filter: None, change, holder, reason };
+            let _: api::HeldChanged =
+                self.proxy.post(api::path::HELD_CHANGE, &change, CHANGE_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    fn show_metrics(&mut self) -> String {
+        let now = Moment::now();
+        let reports: Vec<DrainReport> = self.drains.keys().map(|one| self.report(one)).collect();
+        let logs: Vec<LogReport> =
+            self.intakes.iter().map(|intake| self.log_report(intake)).collect();
+        let inside = self
+            .config
+            .members
+            .keys()
+            .map(|member| (member.clone(), self.books.ledger.inside(member).count()));
+        self.metrics.show(&reports, &logs, inside.collect(), now)
+    }
+}
+
+fn hash_of(path: &std::path::Path) -> io::Result<String> {
+    let mut import =
+        crate::maillog::files::import::Import::open(path, crate::maillog::files::lines::LINE_MAX)
+            .map_err(io::Error::other)?;
+    loop {
+        if let Some(imported) = import.poll(&mut |_| {}).map_err(io::Error::other)? {
+            return Ok(hex(&imported.sha256));
+        }
+    }
+}
+
+/// The key that signs; made on the first start.
+fn signer(config: &Config) -> Result<Signer, WatchError> {
+    let path = config.data.join(KEY_FILE);
+    let failed = |source| WatchError::Key { path: path.clone(), source };
+    let octets = match std::fs::read(&path) {
+        Ok(octets) => octets,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = Signer::generate()
+                .map_err(|source| WatchError::NoKey { path: path.clone(), source })?;
+            write_key(&path, &made).map_err(failed)?;
+            made
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    Signer::from_pkcs8(&octets).map_err(|source| WatchError::NoKey { path: path.clone(), source })
+}
+
+/// The disk makes files that only their owner may read.
+fn write_key(path: &std::path::Path, octets: &[u8]) -> io::Result<()> {
+    use disk::Disk as _;
+
+    let folder = path.parent().unwrap_or_else(|| std::path::Path::new("."));
+    let name = std::path::Path::new(path.file_name().unwrap_or_default());
+    disk::RealDisk::new(folder).publish(name, octets)
+}

@@ -1,0 +1,732 @@
+//! One drain: orders, fence, sentinels, mark, verdict, and what takes a certificate back.
+//!
+//! Invariants
+//! - Stages follow one another; each is on disk before the next begins.
+//! - The orders stay when a drain is given up or a certificate is issued: a person, or the runbook, ends them.
+//! - A certificate is taken back as soon as the same case, judged again, is not drained any more.
+//!
+//! Not here: the judgement (`drain::verdict`).
+
+use std::collections::BTreeMap;
+
+use proxy::api::{self, Holder};
+use serde::{Deserialize, Serialize};
+
+use super::wire::{DoubtLine, DrainEnd, DrainReport, DrainRequest, Phase, Said};
+use super::{Command, Kept, Refusal, Watcher};
+use crate::client::{ClientError, DEADLINE, PROBE_DEADLINE, fill, with_query};
+use crate::drain::certificate::{Circumstances, Fence, LogFact};
+use crate::drain::correlate::Role;
+use crate::drain::item::bare;
+use crate::drain::verdict::{Case, Doubt, Known, Opening, Proof, Sentinel, Verdict, Word, judge};
+use crate::moment::Moment;
+
+/// Items that a report lists.
+const ITEMS_MAX: usize = 100;
+
+/// How a gate's name is told from a member's among targets.
+const GATE: &str = "gate:";
+
+/// One gate of a drain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Fencing {
+    gate: String,
+    order: u64,
+    epoch: u64,
+    quiet: Option<Moment>,
+}
+
+/// Where it stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Stage {
+    /// Orders are placed.
+    Fencing,
+    /// Every gate is quiet; sentinels are on their way.
+    Probing {
+        fenced: Moment,
+    },
+    /// The mark is taken.
+    Watching {
+        fenced: Moment,
+        mark: Moment,
+        journal: String,
+        items: u64,
+    },
+    /// Drained; with the number of the certificate, where one is issued.
+    Drained {
+        fenced: Moment,
+        mark: Moment,
+        journal: String,
+        items: u64,
+        certificate: Option<String>,
+    },
+    GivenUp,
+    Revoked {
+        certificate: String,
+        why: String,
+    },
+    Ended,
+}
+
+/// A drain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Process {
+    member: String,
+    only_gate: Option<String>,
+    gates: Vec<String>,
+    holder: Holder,
+    reason: String,
+    started: Moment,
+    quiet_ms: i64,
+    timeout_ms: i64,
+    fences: Vec<Fencing>,
+    /// Gates to which a probe is under way; not kept: a restart asks again.
+    #[serde(skip)]
+    asked: Vec<String>,
+    sentinels: Vec<Sentinel>,
+    pub(super) queue_empty: Option<Word>,
+    pub(super) waivers: BTreeMap<String, Word>,
+    stage: Stage,
+}
+
+impl Process {
+    pub(super) const fn is_fenced(&self) -> bool {
+        matches!(self.stage, Stage::Probing { .. } | Stage::Watching { .. } | Stage::Drained { .. })
+    }
+
+    const fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Fencing | Stage::Probing { .. } => Phase::Fencing,
+            Stage::Watching { .. } => Phase::Watching,
+            Stage::Drained { .. } => Phase::Drained,
+            Stage::GivenUp => Phase::GivenUp,
+            Stage::Revoked { .. } => Phase::Revoked,
+            Stage::Ended => Phase::Ended,
+        }
+    }
+
+    const fn marked(&self) -> Option<(Moment, Moment)> {
+        match self.stage {
+            Stage::Watching { fenced, mark, .. } | Stage::Drained { fenced, mark, .. } => {
+                Some((fenced, mark))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Watcher {
+    pub(super) async fn begin(
+        &mut self,
+        request: DrainRequest,
+    ) -> Result<Vec<DrainReport>, Refusal> {
+        if request.targets.is_empty() {
+            return Err(Refusal::Bad("name a member or a gate".into()));
+        }
+        let mut targets = Vec::new();
+        for name in &request.targets {
+            for (target, process) in self.planned(name, &request)? {
+                let running = self.drains.get(&target);
+                if running.is_some_and(|running| {
+                    !running.phase().is_over() || running.phase() == Phase::Drained
+                }) {
+                    targets.push(target);
+                    continue;
+                }
+                self.drains.insert(target.clone(), process);
+                self.keep_drain(&target)?;
+                targets.push(target);
+            }
+        }
+        for target in &targets {
+            if let Err(error) = self.place_orders(target).await {
+                return Err(Refusal::Failed(error.to_string()));
+            }
+        }
+        Ok(targets.iter().map(|target| self.report(target)).collect())
+    }
+
+    /// The drains of one target: of a member, or of each member of a gate.
+    fn planned(
+        &self,
+        name: &str,
+        request: &DrainRequest,
+    ) -> Result<Vec<(String, Process)>, Refusal> {
+        let drain = &self.config.drain;
+        let process = |member: &str, only_gate: Option<&str>, gates: Vec<String>| Process {
+            member: member.to_owned(),
+            only_gate: only_gate.map(str::to_owned),
+            gates,
+            holder: request.holder.clone(),
+            reason: request.reason.clone(),
+            started: Moment::now(),
+            quiet_ms: i64::from(request.quiet_s.unwrap_or(drain.quiet_s)) * 1000,
+            timeout_ms: i64::from(request.timeout_s.unwrap_or(drain.timeout_s)) * 1000,
+            fences: Vec::new(),
+            asked: Vec::new(),
+            sentinels: Vec::new(),
+            queue_empty: None,
+            waivers: BTreeMap::new(),
+            stage: Stage::Fencing,
+        };
+        if let Some(gates) = self.config.members.get(name) {
+            return Ok(vec![(name.to_owned(), process(name, None, gates.clone()))]);
+        }
+        match self.config.setting.plan.gates.get(name) {
+            Some(gate) if gate.returns.is_some() => Err(Refusal::Bad(format!(
+                "{name} is a return gate: it passes what the server sends back; drain the server"
+            ))),
+            Some(gate) => Ok(gate
+                .members
+                .iter()
+                .map(|member| {
+                    let process = process(member, Some(name), vec![name.to_owned()]);
+                    (format!("{GATE}{name}/{member}"), process)
+                })
+                .collect()),
+            None => Err(Refusal::Unknown(format!("there is no member and no gate {name:?}"))),
+        }
+    }
+
+    pub(super) fn keep_drain(&self, target: &str) -> Result<(), Refusal> {
+        let process = self.drains.get(target);
+        self.write(|batch| match process {
+            Some(process) => batch.put(&format!("drain/{target}"), process),
+            None => batch.remove(&format!("drain/{target}")),
+        })
+    }
+
+    /// Orders that are not placed yet. The effect on a gate: the member gets nothing more; other members go on.
+    async fn place_orders(&mut self, target: &str) -> Result<(), ClientError> {
+        let Some(process) = self.drains.get(target).cloned() else { return Ok(()) };
+        for gate in &process.gates {
+            if process.fences.iter().any(|fence| fence.gate == *gate) {
+                continue;
+            }
+            let whole = process.only_gate.is_some();
+            let order = api::PlaceOrder {
+                gate: Some(gate.clone()),
+                member: (!whole).then(|| process.member.clone()),
+                effect: if whole { api::Effect::Hold } else { api::Effect::Cordon },
+                holder: process.holder.clone(),
+                reason: format!("drain of {}: {}", process.member, process.reason),
+            };
+            let placed: api::OrderPlaced =
+                self.proxy.post(api::path::ORDERS, &order, DEADLINE).await?;
+            let epoch = placed.epochs.iter().find(|epoch| epoch.gate == *gate);
+            let order = placed.orders.iter().find(|order| order.gate == *gate);
+            if let (Some(epoch), Some(order), Some(process)) =
+                (epoch, order, self.drains.get_mut(target))
+            {
+                let (gate, order, epoch) = (gate.clone(), order.id, epoch.epoch);
+                process.fences.push(Fencing { gate, order, epoch, quiet: None });
+            }
+            if let Err(error) = self.keep_drain(target) {
+                tracing::error!(?error, target, "a drain cannot be kept");
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the orders of a drain.
+    pub(super) async fn end(&mut self, request: DrainEnd) -> Result<DrainReport, Refusal> {
+        let DrainEnd { target, holder } = request;
+        let targets: Vec<String> = self
+            .drains
+            .keys()
+            .filter(|key| **key == target || key.starts_with(&format!("{GATE}{target}/")))
+            .cloned()
+            .collect();
+        let Some(first) = targets.first().cloned() else {
+            return Err(Refusal::Unknown(format!("no drain of {target:?} is known")));
+        };
+        for target in targets {
+            let Some(process) = self.drains.get(&target).cloned() else { continue };
+            for fence in &process.fences {
+                let path = fill(api::path::ORDER_END, "id", &fence.order.to_string());
+                let end = api::EndOrder {
+                    holder: holder.clone(),
+                    force: holder != process.holder,
+                    unchecked: true,
+                    reason: "the drain is ended".into(),
+                };
+                let ended: Result<api::OrderEnded, ClientError> =
+                    self.proxy.post(&path, &end, DEADLINE).await;
+                match ended {
+                    Ok(_) => {}
+                    // Somebody ended it before.
+                    Err(ClientError::Refused { status, .. }) if status.as_u16() == 404 => {}
+                    Err(error) => return Err(Refusal::Failed(error.to_string())),
+                }
+            }
+            if let Some(process) = self.drains.get_mut(&target) {
+                process.stage = Stage::Ended;
+            }
+            self.keep_drain(&target)?;
+        }
+        Ok(self.report(&first))
+    }
+
+    /// One step of every drain.
+    pub(super) async fn step_drains(&mut self) {
+        let targets: Vec<String> = self.drains.keys().cloned().collect();
+        for target in targets {
+            if let Err(error) = self.step(&target).await {
+                tracing::warn!(target, %error, "a drain does not go on for now");
+            }
+        }
+    }
+
+    async fn step(&mut self, target: &str) -> Result<(), ClientError> {
+        let now = Moment::now();
+        let Some(process) = self.drains.get(target).cloned() else { return Ok(()) };
+        let late = now.since(process.started) > process.timeout_ms;
+        let next = match &process.stage {
+            Stage::Fencing if late => Some(Stage::GivenUp),
+            Stage::Fencing => self.fence(target).await?,
+            Stage::Probing { fenced } => self.mark(target, *fenced, now),
+            Stage::Watching { .. } => self.watch(target, &process, late, now),
+            Stage::Drained { certificate, .. } => {
+                self.guard(target, &process, certificate.as_ref()).await?
+            }
+            Stage::GivenUp | Stage::Revoked { .. } | Stage::Ended => None,
+        };
+        if let Some(next) = next {
+            if let Some(process) = self.drains.get_mut(target) {
+                process.stage = next;
+                tracing::info!(target, phase = ?process.phase(), "drain");
+            }
+            if let Err(error) = self.keep_drain(target) {
+                tracing::error!(?error, target, "a drain cannot be kept");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing older than the orders is alive, gate by gate.
+    async fn fence(&mut self, target: &str) -> Result<Option<Stage>, ClientError> {
+        #[derive(Serialize)]
+        struct Question {
+            epoch: u64,
+            timeout_s: u64,
+        }
+        self.place_orders(target).await?;
+        let Some(process) = self.drains.get(target).cloned() else { return Ok(None) };
+        for fence in process.fences.iter().filter(|fence| fence.quiet.is_none()) {
+            let question = Question { epoch: fence.epoch, timeout_s: 0 };
+            let path = with_query(&fill(api::path::QUIET, "gate", &fence.gate), &question)?;
+            let answer: api::QuietAnswer = self.proxy.get(&path, DEADLINE).await?;
+            let member = |alive: &api::AlivePermit| {
+                alive.member.as_ref().is_none_or(|member| *member == process.member)
+            };
+            // Other members of the gate go on; what is alive there is not ours to wait for.
+            if answer.quiet || !answer.alive.iter().any(member) {
+                if let Some(process) = self.drains.get_mut(target) {
+                    let mut fences = process.fences.iter_mut();
+                    if let Some(known) = fences.find(|known| known.gate == fence.gate) {
+                        known.quiet = Some(Moment::now());
+                    }
+                }
+            }
+        }
+        let Some(process) = self.drains.get(target) else { return Ok(None) };
+        let quiet: Option<Vec<Moment>> = process.fences.iter().map(|fence| fence.quiet).collect();
+        let all = process.fences.len() == process.gates.len();
+        let fenced = quiet.filter(|_| all).and_then(|quiet| quiet.into_iter().max());
+        let Some(fenced) = fenced else { return Ok(None) };
+        self.send_sentinels(target);
+        Ok(Some(Stage::Probing { fenced }))
+    }
+
+    /// A marked message through each gate, by its own relay and source address.
+    fn send_sentinels(&mut self, target: &str) {
+        let Some(process) = self.drains.get_mut(target) else { return };
+        for gate in process.gates.clone() {
+            let known = process.sentinels.iter().any(|sentinel| sentinel.gate == gate);
+            let Some((to, from)) = self.config.sentinels.get(&gate).cloned() else { continue };
+            if known || process.asked.contains(&gate) {
+                continue;
+            }
+            process.asked.push(gate.clone());
+            let request = api::ProbeRequest { to, from, member: Some(process.member.clone()) };
+            let (proxy, handle) = (self.proxy.clone(), self.handle.clone());
+            let (target, member) = (target.to_owned(), process.member.clone());
+            tokio::spawn(async move {
+                let path = fill(api::path::PROBE, "gate", &gate);
+                let answer: Result<api::ProbeAnswer, ClientError> =
+                    proxy.post(&path, &request, PROBE_DEADLINE).await;
+                let result = answer.map_err(|error| error.to_string()).and_then(|answer| {
+                    let mut results = answer.members.into_iter();
+                    let found = results.find(|result| result.member == member);
+                    found.ok_or_else(|| format!("gate {gate} did not probe {member}"))
+                });
+                // When control stops meanwhile, the next start asks again.
+                handle.0.send(Command::Probed { target, gate, result }).await.ok();
+            });
+        }
+    }
+
+    pub(super) fn probed(
+        &mut self,
+        target: &str,
+        gate: &str,
+        result: Result<api::ProbeResult, String>,
+    ) {
+        let to = self.config.sentinels.get(gate).map(|(to, _)| to.clone()).unwrap_or_default();
+        let Some(process) = self.drains.get_mut(target) else { return };
+        process.asked.retain(|asked| asked != gate);
+        let gate = gate.to_owned();
+        process.sentinels.push(match result {
+            Ok(result) => Sentinel {
+                gate,
+                message_id: bare(&result.message_id).to_owned(),
+                to,
+                accepted: result.accepted,
+                reply: result.reply,
+            },
+            Err(reply) => Sentinel { gate, message_id: String::new(), to, accepted: false, reply },
+        });
+        if let Err(error) = self.keep_drain(target) {
+            tracing::error!(?error, target, "a drain cannot be kept");
+        }
+    }
+
+    /// The mark: taken only now that the fence stands and every sentinel was answered.
+    fn mark(&mut self, target: &str, fenced: Moment, now: Moment) -> Option<Stage> {
+        // A restart forgot what was asked.
+        self.send_sentinels(target);
+        let process = self.drains.get(target)?;
+        let wanted = process.gates.iter().filter(|gate| self.config.sentinels.contains_key(*gate));
+        let answered = |gate: &&String| process.sentinels.iter().any(|one| one.gate == **gate);
+        if !wanted.clone().all(|gate| answered(&gate)) {
+            return None;
+        }
+        let journal = self.books.ledger.cursor().unwrap_or_default().to_owned();
+        let items = self.books.ledger.inside(&process.member).count();
+        let items = u64::try_from(items).unwrap_or(u64::MAX);
+        Some(Stage::Watching { fenced, mark: now, journal, items })
+    }
+
+    fn watch(&mut self, target: &str, process: &Process, late: bool, now: Moment) -> Option<Stage> {
+        let Stage::Watching { fenced, mark, journal, items } = process.stage.clone() else {
+            return None;
+        };
+        match self.judged(process, now)? {
+            Verdict::Drained(_) if process.only_gate.is_some() => {
+                Some(Stage::Drained { fenced, mark, journal, items, certificate: None })
+            }
+            Verdict::Drained(proof) => match self.certify(process, proof, now) {
+                Ok(number) => {
+                    let certificate = Some(number);
+                    Some(Stage::Drained { fenced, mark, journal, items, certificate })
+                }
+                Err(error) => {
+                    tracing::error!(?error, target, "a certificate cannot be issued");
+                    None
+                }
+            },
+            _ if late => Some(Stage::GivenUp),
+            _ => None,
+        }
+    }
+
+    fn judged(&self, process: &Process, now: Moment) -> Option<Verdict> {
+        let (fenced, mark) = process.marked()?;
+        let case = Case {
+            member: &process.member,
+            gates: &process.gates,
+            only_gates: process.only_gate.is_some(),
+            opening: self.openings.get(&process.member),
+            fenced,
+            mark,
+            quiet_ms: process.quiet_ms,
+            sentinels: &process.sentinels,
+            queue_empty: process.queue_empty.as_ref(),
+            waivers: &process.waivers,
+            logs: &self.config.terms,
+            now,
+        };
+        Some(judge(&case, &self.books, &self.config.setting))
+    }
+
+    fn certify(&mut self, process: &Process, proof: Proof, now: Moment) -> Result<String, Refusal> {
+        let failed = |error: &dyn std::fmt::Display| Refusal::Failed(error.to_string());
+        let Some(opening) = self.openings.get(&process.member).cloned() else {
+            return Err(Refusal::Failed("there is no opening balance".into()));
+        };
+        let Stage::Watching { mark, journal, .. } = process.stage.clone() else {
+            return Err(Refusal::Failed("there is no mark".into()));
+        };
+        let grade = proof.grade.as_str().to_owned();
+        let fence = |fence: &Fencing| {
+            Some(Fence {
+                gate: fence.gate.clone(),
+                order: fence.order,
+                epoch: fence.epoch,
+                quiet: fence.quiet?,
+            })
+        };
+        let circumstances = Circumstances {
+            member: process.member.clone(),
+            gates: process.gates.clone(),
+            issued: now,
+            fences: process.fences.iter().filter_map(fence).collect(),
+            mark,
+            journal,
+            quiet_ms: process.quiet_ms,
+            logs: self.log_facts(&process.member, opening.at),
+            opening,
+            sentinels: process.sentinels.clone(),
+            queue_empty: process.queue_empty.clone(),
+        };
+        let certificate =
+            self.signer.certify(proof, circumstances).map_err(|error| failed(&error))?;
+        let number = certificate.number().map_err(|error| failed(&error))?;
+        let sums = self.books.ledger.sums(Some(&process.member));
+        let opening = Opening {
+            at: mark,
+            known: Known::Certificate(number.clone()),
+            sums: sums.into_iter().map(|((_, gate), sums)| (gate, sums)).collect(),
+        };
+        let member = process.member.clone();
+        let kept = Kept { certificate, member: member.clone(), issued: now, grade, revoked: None };
+        // The books that it rests on go to the disk before it.
+        self.keep();
+        self.write(|batch| {
+            batch.put(&format!("certificate/{number}"), &kept);
+            batch.put(&format!("next-opening/{member}"), &opening);
+        })?;
+        self.certificates.insert(number.clone(), kept);
+        tracing::info!(member, number, "drained: certificate issued");
+        Ok(number)
+    }
+
+    fn log_facts(&self, member: &str, since: Moment) -> Vec<LogFact> {
+        let speaks = |role: &Role| match role {
+            Role::Server { member: other } => other == member,
+            Role::Next { .. } => true,
+        };
+        let plans = self.config.setting.logs.iter().filter(|log| speaks(&log.role));
+        let fact = |plan: &crate::drain::correlate::LogPlan| {
+            let intake = self.intakes.iter().find(|intake| intake.name() == plan.name)?;
+            let book = self.books.logs.get(&plan.name)?;
+            let counted = book.coverage.since(since);
+            let missing = book.coverage.missing_since(since).count();
+            Some(LogFact {
+                log: plan.name.clone(),
+                role: match plan.role {
+                    Role::Server { .. } => "server".into(),
+                    Role::Next { .. } => "next".into(),
+                },
+                files: intake.files(),
+                lines: counted.read,
+                unparsed: counted.unparsed,
+                missing: u64::try_from(missing).unwrap_or(u64::MAX),
+                alive: book.coverage.alive,
+                shown_until: book.chains.shown_until,
+                skew_ms: book.chains.skew.bounds(),
+                skew_pairs: book.chains.skew.pairs,
+            })
+        };
+        plans.filter_map(fact).collect()
+    }
+
+    /// While the orders stand, late evidence takes a certificate back. When they are ended, it has served.
+    async fn guard(
+        &mut self,
+        target: &str,
+        process: &Process,
+        certificate: Option<&String>,
+    ) -> Result<Option<Stage>, ClientError> {
+        let now = Moment::now();
+        // Judged before the orders are looked at: mail that an ended order let through is no fault of the proof.
+        let orders: Vec<api::Order> = self.proxy.get(api::path::ORDERS, DEADLINE).await?;
+        let stands = |fence: &Fencing| orders.iter().any(|order| order.id == fence.order);
+        if !process.fences.iter().all(stands) {
+            self.settle_opening(&process.member);
+            return Ok(Some(Stage::Ended));
+        }
+        let why = match self.judged(process, now) {
+            Some(Verdict::Pending { items, strangers, .. }) => format!(
+                "late evidence: {} items and {} other messages are inside after all",
+                items.len(),
+                strangers.len()
+            ),
+            Some(Verdict::Inconclusive { doubts }) => {
+                let lasting: Vec<String> = doubts
+                    .iter()
+                    .filter(|doubt| !doubt.passes())
+                    .map(ToString::to_string)
+                    .collect();
+                if lasting.is_empty() {
+                    return Ok(None);
+                }
+                lasting.join("; ")
+            }
+            Some(Verdict::Drained(_)) | None => return Ok(None),
+        };
+        let Some(number) = certificate else {
+            // Of a gate nothing was promised: it goes on.
+            return Ok(match process.stage.clone() {
+                Stage::Drained { fenced, mark, journal, items, .. } => {
+                    Some(Stage::Watching { fenced, mark, journal, items })
+                }
+                _ => None,
+            });
+        };
+        tracing::error!(target, number, why, "the certificate is revoked");
+        if let Some(kept) = self.certificates.get_mut(number) {
+            kept.revoked = Some(why.clone());
+        }
+        let kept = self.certificates.get(number).cloned();
+        let written = self.write(|batch| {
+            if let Some(kept) = &kept {
+                batch.put(&format!("certificate/{number}"), kept);
+            }
+            batch.remove(&format!("next-opening/{}", process.member));
+        });
+        if let Err(error) = written {
+            tracing::error!(?error, number, "the revocation cannot be kept");
+        }
+        Ok(Some(Stage::Revoked { certificate: number.clone(), why }))
+    }
+
+    /// The member goes on from the certificate: that is its next opening balance.
+    fn settle_opening(&mut self, member: &str) {
+        let key = format!("next-opening/{member}");
+        match self.store.get::<Opening>(&key) {
+            Ok(Some(opening)) => {
+                let written = self.write(|batch| {
+                    batch.put(&format!("opening/{member}"), &opening);
+                    batch.remove(&key);
+                });
+                match written {
+                    Ok(()) => {
+                        self.openings.insert(member.to_owned(), opening);
+                    }
+                    Err(error) => tracing::error!(?error, member, "the opening cannot be kept"),
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, member, "the next opening cannot be read"),
+        }
+    }
+
+    pub(super) fn report(&self, target: &str) -> DrainReport {
+        let now = Moment::now();
+        let Some(process) = self.drains.get(target) else { return DrainReport::none(target) };
+        let verdict = self.judged(process, now);
+        let text = |moment: Moment| moment.to_string();
+        let (said, items, strangers, doubts) = match verdict {
+            None => (None, Vec::new(), Vec::new(), Vec::new()),
+            Some(Verdict::Drained(_)) => (Some(Said::Drained), Vec::new(), Vec::new(), Vec::new()),
+            Some(Verdict::Pending { items, strangers, doubts }) => {
+                (Some(Said::Pending), items, strangers, doubts)
+            }
+            Some(Verdict::Inconclusive { doubts }) => {
+                (Some(Said::Inconclusive), Vec::new(), Vec::new(), doubts)
+            }
+        };
+        let marked = process.marked();
+        let sums = self.books.ledger.sums(Some(&process.member));
+        let mut report = DrainReport {
+            member: process.member.clone(),
+            only_gate: process.only_gate.clone(),
+            gates: process.gates.clone(),
+            phase: process.phase(),
+            started: text(process.started),
+            fenced: marked.map(|(fenced, _)| text(fenced)),
+            mark: marked.map(|(_, mark)| text(mark)),
+            said,
+            items_total: u64::try_from(items.len()).unwrap_or(u64::MAX),
+            items: items.into_iter().take(ITEMS_MAX).collect(),
+            items_at_mark: match process.stage {
+                Stage::Watching { items, .. } | Stage::Drained { items, .. } => Some(items),
+                _ => None,
+            },
+            strangers: strangers.into_iter().take(ITEMS_MAX).collect(),
+            doubts: doubts.iter().map(line).collect(),
+            sums: sums.into_iter().map(|((_, gate), sums)| (gate, sums)).collect(),
+            sentinels: process.sentinels.clone(),
+            certificate: match &process.stage {
+                Stage::Drained { certificate, .. } => certificate.clone(),
+                Stage::Revoked { certificate, .. } => Some(certificate.clone()),
+                _ => None,
+            },
+            revoked: match &process.stage {
+                Stage::Revoked { why, .. } => Some(why.clone()),
+                _ => None,
+            },
+            next_steps: Vec::new(),
+        };
+        report.next_steps = next_steps(&report);
+        report
+    }
+}
+
+impl DrainReport {
+    fn none(target: &str) -> Self {
+        Self {
+            member: target.to_owned(),
+            only_gate: None,
+            gates: Vec::new(),
+            phase: Phase::Ended,
+            started: String::new(),
+            fenced: None,
+            mark: None,
+            said: None,
+            items: Vec::new(),
+            items_total: 0,
+            items_at_mark: None,
+            strangers: Vec::new(),
+            doubts: Vec::new(),
+            sums: BTreeMap::new(),
+            sentinels: Vec::new(),
+            certificate: None,
+            revoked: None,
+            next_steps: Vec::new(),
+        }
+    }
+}
+
+fn line(doubt: &Doubt) -> DoubtLine {
+    DoubtLine {
+        name: doubt.name(),
+        text: doubt.to_string(),
+        may_be_waived: doubt.may_be_waived(),
+        passes: doubt.passes(),
+    }
+}
+
+/// What a person can do now.
+fn next_steps(report: &DrainReport) -> Vec<String> {
+    let member = &report.member;
+    let mut steps = Vec::new();
+    match report.phase {
+        Phase::Drained => {
+            if let Some(number) = &report.certificate {
+                steps.push(format!("lockgate certificate show {number}"));
+            }
+        }
+        Phase::Revoked => steps.push(format!("lockgate drain {member} --wait")),
+        Phase::GivenUp => {
+            steps.push(format!("lockgate drain {member} --wait   # once more, from where it is"));
+            steps.push(format!("lockgate drain {member} --end    # give the member mail again"));
+        }
+        Phase::Fencing | Phase::Watching | Phase::Ended => {}
+    }
+    for doubt in &report.doubts {
+        if doubt.name == "no-opening" {
+            steps.push(format!("lockgate attest {member} empty-start --reason TEXT"));
+        } else if let Some(log) = doubt.name.strip_prefix("silent:") {
+            steps.push(format!(
+                "lockgate logs import FILE --log {log}   # exported after the fence"
+            ));
+        } else if doubt.name == "no-log" {
+            steps.push(format!("lockgate attest {member} queue-empty --reason TEXT"));
+        } else if doubt.may_be_waived {
+            steps.push(format!("lockgate waive {member} {} --reason TEXT", doubt.name));
+        }
+    }
+    steps
+}

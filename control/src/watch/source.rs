@@ -1,0 +1,413 @@
+//! Reads the logs into the books: files that are followed, journald, syslog, and files handed in.
+//!
+//! Invariants
+//! - What was read and how far it was read are kept in one transaction: after a crash lines are read again, and
+//!   the books bear that.
+//! - Whatever interrupts a log begins a new piece of it, so that nobody takes it for whole.
+//!
+//! Not here: octets and frames (`maillog`), what lines mean (`drain`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Log, Source};
+use crate::drain::certificate::{LogFile, hex};
+use crate::drain::correlate::Role;
+use crate::drain::item::Place;
+use crate::drain::{Books, Setting};
+use crate::maillog::coverage::Missing;
+use crate::maillog::feeds::journald::{Journald, Start as JournaldStart};
+use crate::maillog::feeds::listen::Listener;
+use crate::maillog::feeds::told::{Clock as FeedClock, Origin, Told as FeedTold};
+use crate::maillog::files::chain::Chain;
+use crate::maillog::files::file::Checkpoint;
+use crate::maillog::files::import::{Found, Import, ImportError};
+use crate::maillog::files::lines::LINE_MAX;
+use crate::maillog::files::tail::{Options, Start, Tail};
+use crate::maillog::files::told::Told;
+use crate::maillog::{Clock, Frame, PatternError, Reader};
+use crate::moment::Moment;
+
+/// Lines of a feed that wait to be read.
+const FEED_LINES_MAX: usize = 10_000;
+
+/// Files of a log that are named in a certificate.
+const FILES_MAX: usize = 100;
+
+/// How far a log was read, as it is kept.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Of a file.
+    pub file: Option<Checkpoint>,
+    /// Of journald.
+    pub cursor: Option<String>,
+    /// The heading of an Exchange file.
+    pub heading: Vec<String>,
+    /// The piece that is followed.
+    pub piece: Option<u64>,
+    /// Files that were read to their end, and files handed in.
+    pub finished: Vec<LogFile>,
+    /// Names and hashes of files handed in.
+    pub imports: BTreeMap<String, String>,
+}
+
+/// Reads one log.
+pub struct Intake {
+    log: Log,
+    reader: Reader,
+    clock: Clock,
+    way: Way,
+    /// How far.
+    pub progress: Progress,
+    /// What is wrong with it now.
+    pub error: Option<String>,
+    /// Something was read since this was last asked.
+    pub moved: bool,
+}
+
+enum Way {
+    /// A followed file; opened at the first poll.
+    File(Option<Box<Tail>>),
+    Feed(mpsc::Receiver<FeedTold>),
+    Import,
+}
+
+/// Why a log cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A pattern of the configuration.
+    #[error("log {log}: {source}")]
+    Pattern {
+        /// The log.
+        log: String,
+        /// Why.
+        source: PatternError,
+    },
+    /// The listener.
+    #[error("log {log}: {source}")]
+    Listen {
+        /// The log.
+        log: String,
+        /// Why.
+        source: crate::maillog::feeds::listen::BindError,
+    },
+}
+
+/// What one line stands in.
+struct Lines<'a> {
+    file: &'a str,
+    offset: u64,
+    lines: &'a [u8],
+}
+
+impl Intake {
+    /// Begins to read a log, from where it was left.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    pub fn new(
+        log: &Log,
+        progress: Progress,
+        config: &Config,
+        stop: &CancellationToken,
+    ) -> Result<Self, SourceError> {
+        let name = log.plan.name.clone();
+        let mut reader = Reader::from_config(&log.reading)
+            .map_err(|source| SourceError::Pattern { log: name.clone(), source })?;
+        let frame = Frame { zone: log.zone.clone(), around: Timestamp::now() };
+        let mut clock = Clock::new(frame);
+        for line in &progress.heading {
+            reader.read(line.as_bytes(), &mut clock, &mut |_| {});
+        }
+        let feed_clock =
+            || FeedClock::new(|| u64::try_from(Moment::now().0).unwrap_or(0) * 1_000_000);
+        let (to, feed) = mpsc::channel(FEED_LINES_MAX);
+        let way = match &log.source {
+            Source::File { .. } => Way::File(None),
+            Source::Import => Way::Import,
+            Source::Journald(journald) => {
+                let start =
+                    progress.cursor.clone().map_or(JournaldStart::Now, JournaldStart::After);
+                let journald =
+                    Journald::new(journald.clone(), start, to, feed_clock(), stop.clone());
+                tokio::spawn(journald.run());
+                Way::Feed(feed)
+            }
+            Source::Syslog(syslog) => {
+                let listener = Listener::bind(syslog, &config.data)
+                    .map_err(|source| SourceError::Listen { log: name.clone(), source })?;
+                let (stop, clock) = (stop.clone(), feed_clock());
+                tokio::spawn(async move {
+                    if let Err(error) = listener.run(to, clock, stop).await {
+                        tracing::error!(log = name, %error, "the syslog listener ended");
+                    }
+                });
+                Way::Feed(feed)
+            }
+        };
+        Ok(Self { log: log.clone(), reader, clock, way, progress, error: None, moved: false })
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.log.plan.name
+    }
+
+    /// Begins or goes on with the piece that is followed.
+    pub fn begin(&mut self, books: &mut Books, now: Moment) {
+        let book = books.logs.entry(self.log.plan.name.clone()).or_default();
+        let kept = matches!(self.log.source, Source::File { .. } | Source::Journald(_));
+        match self.progress.piece {
+            Some(piece) if kept => book.chains.go_on(piece),
+            // Lines that came by the network while nobody listened are gone.
+            _ => match self.log.source {
+                Source::Import => {}
+                Source::File { history: true, .. } => {
+                    self.progress.piece = Some(book.chains.begin_piece(None));
+                }
+                _ => self.progress.piece = Some(book.chains.begin_piece(Some(now))),
+            },
+        }
+    }
+
+    /// Reads what has come, as far as one turn goes. Blocking. Returns whether more is there.
+    pub fn poll(&mut self, books: &mut Books, setting: &Setting, now: Moment) -> bool {
+        let mut way = std::mem::replace(&mut self.way, Way::Import);
+        self.clock.set_around(Timestamp::from_millisecond(now.0).unwrap_or_default());
+        let more = match &mut way {
+            Way::File(tail) => self.poll_file(tail, books, setting, now),
+            Way::Feed(feed) => self.poll_feed(feed, books, setting, now),
+            Way::Import => false,
+        };
+        self.way = way;
+        self.progress.heading = self.reader.heading().map(str::to_owned).collect();
+        more
+    }
+
+    fn poll_file(
+        &mut self,
+        tail: &mut Option<Box<Tail>>,
+        books: &mut Books,
+        setting: &Setting,
+        now: Moment,
+    ) -> bool {
+        let Source::File { path, history } = self.log.source.clone() else { return false };
+        if tail.is_none() {
+            let from = if history { Start::Beginning { history: true } } else { Start::Now };
+            let options = Options { from, ..Options::default() };
+            match Tail::open(path, self.progress.file.clone(), options) {
+                Ok(opened) => *tail = Some(Box::new(opened)),
+                Err(error) => {
+                    self.error = Some(error.to_string());
+                    return false;
+                }
+            }
+        }
+        let Some(tail) = tail.as_mut() else { return false };
+        let now_ns = u64::try_from(now.0).unwrap_or(0).saturating_mul(1_000_000);
+        let mut finished = Vec::new();
+        let polled = tail.poll(now_ns, &mut |told| match told {
+            Told::Lines { position, lines } => {
+                let file = position.path.display().to_string();
+                self.lines(
+                    &Lines { file: &file, offset: position.offset, lines },
+                    books,
+                    setting,
+                    now,
+                );
+            }
+            Told::Lost { why, position, .. } => {
+                let why =
+                    format!("{} at octet {}: {why}", position.path.display(), position.offset);
+                self.lost(books, None, why, now);
+            }
+            Told::Turned { end, chain } => finished.push(LogFile {
+                path: end.path.display().to_string(),
+                inode: end.file.inode,
+                offset: end.offset,
+                hash: hex(&chain),
+            }),
+        });
+        self.progress.file = Some(tail.checkpoint());
+        self.finished(finished);
+        match polled {
+            Ok(polled) => {
+                self.error = polled.absent.then(|| "the file does not exist (yet)".to_owned());
+                polled.more
+            }
+            Err(error) => {
+                self.error = Some(error.to_string());
+                false
+            }
+        }
+    }
+
+    fn finished(&mut self, files: Vec<LogFile>) {
+        self.progress.finished.extend(files);
+        let more = self.progress.finished.len().saturating_sub(FILES_MAX);
+        self.progress.finished.drain(..more);
+    }
+
+    fn poll_feed(
+        &mut self,
+        feed: &mut mpsc::Receiver<FeedTold>,
+        books: &mut Books,
+        setting: &Setting,
+        now: Moment,
+    ) -> bool {
+        for _ in 0..FEED_LINES_MAX {
+            match feed.try_recv() {
+                Ok(FeedTold::Line(arrived)) => {
+                    let (file, cursor) = match arrived.from {
+                        Origin::Journald { cursor } => ("journald".to_owned(), Some(cursor)),
+                        Origin::Udp { peer } => (format!("udp:{peer}"), None),
+                        Origin::Tcp { peer, tls } => {
+                            (format!("{}:{peer}", if tls { "tls" } else { "tcp" }), None)
+                        }
+                    };
+                    let lines = Lines { file: &file, offset: 0, lines: &arrived.line };
+                    self.lines(&lines, books, setting, now);
+                    self.progress.cursor = cursor.or(self.progress.cursor.take());
+                    self.error = None;
+                }
+                Ok(FeedTold::Lost(lost)) => {
+                    let why = format!("{:?}: {:?}", lost.source, lost.why);
+                    self.lost(books, lost.lines, why, now);
+                }
+                Ok(FeedTold::Down(down)) => self.error = Some(down.why),
+                Err(mpsc::error::TryRecvError::Empty) => return false,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.error = Some("its reader has ended".into());
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn lines(&mut self, lines: &Lines<'_>, books: &mut Books, setting: &Setting, now: Moment) {
+        let mut offset = lines.offset;
+        self.moved = true;
+        for line in lines.lines.split_inclusive(|octet| *octet == b'\n') {
+            let place =
+                Place::Log { log: self.log.plan.name.clone(), file: lines.file.to_owned(), offset };
+            offset += u64::try_from(line.len()).unwrap_or(0);
+            books.read(&self.log.plan.name, now);
+            let Self { log, reader, clock, .. } = self;
+            reader.read(line, clock, &mut |said| {
+                books.line(&log.plan, &said, (line, &place), setting, now);
+            });
+        }
+    }
+
+    fn lost(&mut self, books: &mut Books, lines: Option<u64>, why: String, now: Moment) {
+        tracing::warn!(log = self.log.plan.name, why, "lines of a log may be missing");
+        self.moved = true;
+        books.missing(&self.log.plan.name, Missing { heard: now, at: None, lines, why });
+        let book = books.logs.entry(self.log.plan.name.clone()).or_default();
+        self.progress.piece = Some(book.chains.begin_piece(Some(now)));
+    }
+
+    /// Reads a file that was handed in, to its end. Blocking. `None`: it was handed in before.
+    ///
+    /// # Errors
+    /// When it cannot be read to its end; what was read stands.
+    pub fn import(
+        &mut self,
+        path: &Path,
+        name: &str,
+        around: Timestamp,
+        (books, setting): (&mut Books, &Setting),
+        now: Moment,
+    ) -> Result<crate::maillog::files::import::Imported, ImportError> {
+        let file = std::fs::File::open(path).map_err(|source| ImportError::Unreadable {
+            name: name.to_owned(),
+            octets: 0,
+            source,
+        })?;
+        let mut import = Import::of(file, name, LINE_MAX)?;
+        let log = self.log.plan.name.clone();
+        let book = books.logs.entry(log.clone()).or_default();
+        book.chains.begin_piece(None);
+        let frame = Frame { zone: self.log.zone.clone(), around };
+        let kept = std::mem::replace(&mut self.clock, Clock::new(frame));
+        let read = loop {
+            let step = import.poll(&mut |found| match found {
+                Found::Lines { offset, lines } => {
+                    self.lines(&Lines { file: name, offset, lines }, books, setting, now);
+                }
+                Found::Lost { why, offset, .. } => {
+                    let why = format!("{name} at octet {offset}: {why}");
+                    books.missing(&log, Missing { heard: now, at: None, lines: None, why });
+                    books.logs.entry(log.clone()).or_default().chains.begin_piece(None);
+                }
+            });
+            match step {
+                Ok(None) => {}
+                Ok(Some(imported)) => break Ok(imported),
+                Err(error) => break Err(error),
+            }
+        };
+        self.clock = kept;
+        self.begin(books, now);
+        if let Ok(imported) = &read {
+            self.progress.imports.insert(hex(&imported.sha256), name.to_owned());
+            self.finished(vec![LogFile {
+                path: name.to_owned(),
+                inode: 0,
+                offset: imported.octets,
+                hash: hex(&imported.chain),
+            }]);
+        }
+        read
+    }
+
+    /// Files of this log as far as they were read, for a certificate.
+    #[must_use]
+    pub fn files(&self) -> Vec<LogFile> {
+        let mut files = self.progress.finished.clone();
+        if let Some(checkpoint) = &self.progress.file
+            && let Some(known) = &checkpoint.reading
+        {
+            let value = || {
+                let mut file = std::fs::File::open(&checkpoint.path).ok()?;
+                let chain = Chain::resume(known.chain, &mut file, known.mark.offset).ok()?;
+                Some(hex(&chain.value()))
+            };
+            files.push(LogFile {
+                path: checkpoint.path.display().to_string(),
+                inode: known.mark.file.inode,
+                offset: known.mark.offset,
+                // Without a hash the file was rotated away in this moment; it is named all the same.
+                hash: value().unwrap_or_default(),
+            });
+        }
+        files
+    }
+
+    /// The member that writes it, or behind which its host stands.
+    #[must_use]
+    pub fn of(&self) -> String {
+        match &self.log.plan.role {
+            Role::Server { member } => member.clone(),
+            Role::Next { .. } => "the next host".into(),
+        }
+    }
+
+    /// Where its lines come from, in words.
+    #[must_use]
+    pub fn way(&self) -> String {
+        match &self.log.source {
+            Source::File { path, .. } => format!("file {}", path.display()),
+            Source::Journald(_) => "journald".into(),
+            Source::Syslog(_) => "syslog".into(),
+            Source::Import => "import".into(),
+        }
+    }
+}
