@@ -391,7 +391,7 @@ fn clocks_are_read_in_listed_files_only() {
         ("control/src/cli/release.rs Instant::now", "deadline of --wait"),
         ("control/src/cli/status.rs Timestamp::now", "since when a member was seen"),
         ("control/src/cli/wait.rs Instant::now", "deadline of a wait"),
-        ("control/src/demo/server.rs Timestamp::now", "trace field of the stand-in"),
+        ("control/src/demo/server/mod.rs Timestamp::now", "trace field of the stand-in"),
         ("control/src/demo/story.rs Instant::now", "progress of the demo"),
         ("proxy/src/admin/gates.rs Instant::now", "rate of the spool's growth"),
         ("proxy/src/admin/mod.rs Instant::now", "samples of the spool's growth"),
