@@ -6,21 +6,35 @@
 //!
 //! Invariants: a message it answered 250 is in its queue, in memory, until its next hop has answered
 //! 2yz; stopping cleanly empties the queue first. Pulling the plug ([`Server::kill`]) loses it, as a
-//! wiped disk does.
+//! wiped disk does. Where [`Behaviour`] has it keep a message, a clean stop waits for ever.
+//!
+//! For tests it can do more, all off by default: write a Mail log ([`log`]), keep mail inside, split
+//! it, store it, answer it with a letter of its own, and lose replies ([`behaviour`]).
 //!
 //! Not here: what is inside and how it leaves (`queue`), policy. Tests use it too, behind real mail
 //! systems.
 
+pub mod behaviour;
+pub mod log;
+
+mod letters;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 use super::receive::{Host, Receiver};
-use queue::{Queue, send_on};
+use queue::{House, Queue, send_on};
+
+pub use behaviour::{Behaviour, Choice, Copies, Lateness, Notified, Share, Stay, Treatment};
+pub use log::{Extra, Origin, Settings as Log, Target, When};
+pub use queue::Item;
 
 pub(super) use queue::remaining;
 
@@ -37,6 +51,10 @@ pub struct Options {
     pub senders: usize,
     /// Messages in its queue; beyond it answers 452.
     pub queue_max: usize,
+    /// What it does with mail at first.
+    pub behaviour: Behaviour,
+    /// Its Mail log, if it writes one.
+    pub log: Option<Log>,
 }
 
 /// One direction.
@@ -58,6 +76,8 @@ impl Options {
             routes,
             senders: 4,
             queue_max: 10_000,
+            behaviour: Behaviour::default(),
+            log: None,
         }
     }
 }
@@ -65,6 +85,7 @@ impl Options {
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
+    house: Arc<House>,
     lanes: Vec<Lane>,
     senders: JoinSet<()>,
 }
@@ -98,9 +119,10 @@ impl Tally {
 impl Server {
     /// Listens on every route.
     pub async fn start(options: Options) -> io::Result<Self> {
-        let mut server = Self { lanes: Vec::new(), senders: JoinSet::new() };
+        let house = Arc::new(House::new(&options));
+        let mut server = Self { house, lanes: Vec::new(), senders: JoinSet::new() };
         for route in &options.routes {
-            let queue = Arc::new(Queue::new(&options));
+            let queue = Arc::new(Queue::new(&options, Arc::clone(&server.house)));
             let host = Host {
                 name: options.host.clone(),
                 product: format!("PGP Universal service {}", options.version),
@@ -119,6 +141,13 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.lanes.iter().map(|lane| lane.address).collect()
+    }
+
+    /// What changes the running server, also from elsewhere.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        let queues = self.lanes.iter().map(|lane| Arc::clone(&lane.queue)).collect();
+        Handle { house: Arc::clone(&self.house), queues }
     }
 
     /// What it did so far.
@@ -163,8 +192,71 @@ impl Server {
     }
 }
 
+/// Changes a running server, and tells what is inside; outlives it without effect.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    house: Arc<House>,
+    queues: Vec<Arc<Queue>>,
+}
+
+impl Handle {
+    /// Changes what it does with mail that comes from now on.
+    pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
+        self.house.change(change);
+    }
+
+    /// Everything that is inside, of all directions and in no order: what a proof is judged by.
+    #[must_use]
+    pub fn inside(&self) -> Vec<Item> {
+        self.queues.iter().flat_map(|queue| queue.inside()).collect()
+    }
+
+    /// Sends on what is inside, but for what is kept for ever.
+    pub fn let_go(&self) {
+        for queue in &self.queues {
+            queue.let_go();
+        }
+    }
+
+    /// Numbers connections from 0 again, as another process.
+    pub fn restart_counter(&self) {
+        self.house.connections.restart();
+    }
+
+    /// Writes the lines of the Mail log that are late.
+    pub fn flush_log(&self) {
+        if let Some(log) = &self.house.log {
+            log.flush();
+        }
+    }
+
+    /// What happens from now on is not in the Mail log.
+    pub fn stop_logging(&self) {
+        if let Some(log) = &self.house.log {
+            log.stop();
+        }
+    }
+
+    /// The Mail log goes on; what happened since it was stopped is missing.
+    pub fn resume_logging(&self) {
+        if let Some(log) = &self.house.log {
+            log.resume();
+        }
+    }
+}
+
+/// The clock on the wall.
+fn clock() -> Timestamp {
+    Timestamp::now()
+}
+
 /// Now, as in a header field (RFC 5322 §3.3).
 pub(super) fn now() -> String {
-    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
-    jiff::fmt::rfc2822::to_string(&now).unwrap_or_default()
+    date(clock())
+}
+
+/// A moment, as in a header field (RFC 5322 §3.3).
+fn date(at: Timestamp) -> String {
+    let at = at.to_zoned(jiff::tz::TimeZone::UTC);
+    jiff::fmt::rfc2822::to_string(&at).unwrap_or_default()
 }
