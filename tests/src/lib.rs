@@ -17,6 +17,7 @@
 //! - [`sink`]: a scripted next hop that records every octet and misbehaves as told.
 //! - [`lax`]: an independent lax next hop (mailin-embedded).
 //! - [`postfix`]: a real Postfix instance in its own folder.
+//! - [`encrypting`]: a real Postfix that encrypts with gpg before it sends on.
 //! - [`lockgate`]: the product: configuration, process, command line, metrics.
 //!
 //! Invariants
@@ -33,6 +34,7 @@
 )]
 
 pub mod client;
+pub mod encrypting;
 pub mod lax;
 pub mod load;
 pub mod lockgate;
