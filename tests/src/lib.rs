@@ -18,6 +18,7 @@
 //! - [`lax`]: an independent lax next hop (mailin-embedded).
 //! - [`postfix`]: a real Postfix instance in its own folder.
 //! - [`encrypting`]: a real Postfix that encrypts with gpg before it sends on.
+//! - [`lossy`]: a relay that loses final replies.
 //! - [`lockgate`]: the product: configuration, process, command line, metrics.
 //!
 //! Invariants
@@ -38,6 +39,7 @@ pub mod encrypting;
 pub mod lax;
 pub mod load;
 pub mod lockgate;
+pub mod lossy;
 pub mod mail;
 pub mod port;
 pub mod postfix;
