@@ -17,6 +17,8 @@
 //! - [`sink`]: a scripted next hop that records every octet and misbehaves as told.
 //! - [`lax`]: an independent lax next hop (mailin-embedded).
 //! - [`postfix`]: a real Postfix instance in its own folder.
+//! - [`encrypting`]: a real Postfix that encrypts with gpg before it sends on.
+//! - [`lossy`]: a relay that loses final replies.
 //! - [`lockgate`]: the product: configuration, process, command line, metrics.
 //!
 //! Invariants
@@ -33,9 +35,11 @@
 )]
 
 pub mod client;
+pub mod encrypting;
 pub mod lax;
 pub mod load;
 pub mod lockgate;
+pub mod lossy;
 pub mod mail;
 pub mod port;
 pub mod postfix;

@@ -64,6 +64,7 @@ pub struct Settings {
     listen: SocketAddr,
     relay: Option<SocketAddr>,
     parameters: Vec<(String, String)>,
+    services: String,
 }
 
 impl Settings {
@@ -75,6 +76,7 @@ impl Settings {
             listen: port::free_address(),
             relay: Some(relay),
             parameters: Vec::new(),
+            services: String::new(),
         }
     }
 
@@ -86,6 +88,7 @@ impl Settings {
             listen: port::free_address(),
             relay: None,
             parameters: vec![("default_transport".into(), "discard:".into())],
+            services: String::new(),
         }
     }
 
@@ -106,6 +109,13 @@ impl Settings {
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.parameters.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds lines to master.cf.
+    #[must_use]
+    pub fn service(mut self, lines: &str) -> Self {
+        self.services.push_str(lines);
         self
     }
 
@@ -205,7 +215,8 @@ impl Postfix {
         assert!(owned.success(), "no user postfix");
         fs::write(path.join("etc/main.cf"), settings.main_cf(path)).unwrap();
         let listen = settings.listen.to_string();
-        fs::write(path.join("etc/master.cf"), MASTER.replace("{listen}", &listen)).unwrap();
+        let master = MASTER.replace("{listen}", &listen) + &settings.services;
+        fs::write(path.join("etc/master.cf"), master).unwrap();
 
         let mut postfix = Self { settings, folder, process: None };
         // Makes the folders of the queue.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tests::client::{Client, Lost, Style};
 use tests::lax::{Lax, unstuffed};
 use tests::load::{Load, Progress};
+use tests::lossy::{Lossy, Share};
 use tests::mail::{self, Kind, Mail, WELL_FORMED};
 use tests::postfix::Settings;
 use tests::process::is_open;
@@ -150,6 +151,78 @@ fn a_load_sends_again_what_was_not_accepted() {
         assert_eq!(copies[mail.key()], 1 + sent.unknown(), "{}", mail.key());
     }
     assert_eq!(sent.iter().map(tests::load::Sent::unknown).sum::<usize>(), 3);
+}
+
+#[test]
+fn the_lossy_relay_loses_every_kth_final_reply_and_the_server_has_the_message() {
+    let sink = Sink::start("sink.test");
+    let lossy = Lossy::start(sink.address(), Share::Every(3));
+    let mails: Vec<Mail> =
+        (0..8).map(|n| Mail::new("y", n, WELL_FORMED[n % WELL_FORMED.len()])).collect();
+    for style in [Style::LockStep, Style::Pipelined] {
+        sink.forget();
+        lossy.lose(Share::Every(3));
+        let before = lossy.lost().len();
+        let mut client = Client::open(lossy.address());
+        for (n, mail) in mails.iter().enumerate() {
+            let receipt = client.transaction(mail, style);
+            assert_eq!(receipt.unknown(), n == 2 || n == 5, "{n}: {receipt:?}");
+            if receipt.unknown() {
+                assert_eq!(receipt.lost, Some(Lost::Closed));
+                client = Client::open(lossy.address());
+            } else {
+                assert!(receipt.accepted());
+            }
+            let found = sink.one(mail.key());
+            assert!(found.data == mail.data, "{}", mail.key());
+        }
+        assert_eq!(lossy.lost()[before..], [mails[2].key(), mails[5].key()]);
+    }
+}
+
+#[test]
+fn the_lossy_relay_passes_refusals_and_other_replies() {
+    let mut sink = Sink::start("sink.test");
+    sink.script(Rule::reply(Stage::Rcpt, "550 5.1.1 nobody").about("nobody"));
+    sink.script(Rule::reply(Stage::Data, "452 4.3.1 full").times(1));
+    sink.script(Rule::reply(Stage::End, "554 5.6.0 not this").times(1));
+    let mut lossy = Lossy::start(sink.address(), Share::Every(1));
+    let mut client = Client::open(lossy.address());
+    assert!(client.ehlo.offers("PIPELINING"));
+    let mail = Mail::short("y", 1).to(&["<nobody@server.test>", "<y1@server.test>"]);
+    assert_eq!(client.transaction(&mail, Style::Pipelined).data.unwrap().code, 452);
+    assert_eq!(client.transaction(&mail, Style::Pipelined).end.unwrap().code, 554);
+    let receipt = client.transaction(&mail, Style::Pipelined);
+    assert_eq!(receipt.rcpt.iter().map(|reply| reply.code).collect::<Vec<_>>(), [550, 250]);
+    assert!(receipt.unknown(), "{receipt:?}");
+    assert_eq!(lossy.lost(), ["y1@server.test"]);
+
+    lossy.lose(Share::None);
+    let mut client = Client::open(lossy.address());
+    client.deliver(&mail);
+    assert_eq!(client.quit().code, 221);
+    let mut client = Client::open(lossy.address());
+    lossy.stop();
+    assert_eq!(client.try_command("NOOP"), Err(Lost::Closed));
+    assert!(!is_open(lossy.address()));
+    sink.stop();
+}
+
+/// Goal: as under a real load: a random share is lost, and each loss is a copy more, never less.
+#[test]
+fn a_load_over_the_lossy_relay_leaves_a_copy_more_for_each_lost_reply() {
+    let sink = Sink::start("sink.test");
+    let lossy = Lossy::start(sink.address(), Share::Random { per_cent: 20, seed: 7 });
+    let mails: Vec<Mail> = (0..60).map(|n| Mail::short("z", n)).collect();
+    let progress = Progress::default();
+    let sent = Load::to(lossy.address()).until_accepted(&mails, LONG, &progress);
+    assert_eq!(progress.accepted(), 60);
+    let (copies, lost) = (sink.copies(), lossy.lost());
+    assert!(!lost.is_empty());
+    for (mail, sent) in mails.iter().zip(&sent) {
+        let losses = lost.iter().filter(|key| *key == mail.key()).count();
+        assert_eq!((sent.unknown(), copies[mail.key()]), (losses, 1 + losses), "{}", mail.key());
+    }
 }
 
 /// Goal: the real servers of the interop stories work without lockgate between them.

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::receive::{Host, Mailroom, Message, Receiver, any_port};
+use super::receive::{Answer, Host, Mailroom, Message, Receiver, any_port};
 use super::send::{Connection, SendError};
 use super::server::{now, remaining};
 
@@ -241,7 +241,7 @@ impl Book {
 }
 
 impl Mailroom for Book {
-    fn take(&self, message: Message) -> Reply {
+    fn take(&self, message: Message) -> Answer {
         let (fields, body) = split(&message.wire);
         let server = fields.get("x-demo-server").cloned();
         let processed = fields.contains_key("x-pgp-universal");
@@ -260,7 +260,7 @@ impl Mailroom for Book {
                 None => pages.strangers += 1,
             }
         }
-        Reply::new(250, "2.0.0 Ok: queued")
+        Reply::new(250, "2.0.0 Ok: queued").into()
     }
 }
 

@@ -46,16 +46,38 @@ pub struct Message {
     pub client: SocketAddr,
     /// What the client calls itself.
     pub client_name: String,
+    /// Over which connection, as the [`Mailroom`] numbered it.
+    pub connection: u64,
     /// Who sent it, to whom.
     pub envelope: Envelope,
     /// Mail data in wire form, without its end.
     pub wire: Vec<u8>,
 }
 
+/// What follows the end of mail data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A reply.
+    Reply(Reply),
+    /// Silence: the connection is closed, and the client does not know what became of its message.
+    Close,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
+
 /// Where messages go.
 pub trait Mailroom: Send + Sync + 'static {
-    /// Takes a message or refuses it; the reply is to the end of mail data.
-    fn take(&self, message: Message) -> Reply;
+    /// Takes a message or refuses it.
+    fn take(&self, message: Message) -> Answer;
+
+    /// Numbers a connection that was just made.
+    fn connected(&self) -> u64 {
+        0
+    }
 
     /// Judges a forward-path.
     fn judge(&self, _recipient: &Recipient) -> Reply {
@@ -129,6 +151,7 @@ struct Session<M> {
     stream: TcpStream,
     client: SocketAddr,
     client_name: String,
+    connection: u64,
     host: Host,
     mailroom: Arc<M>,
     stop: CancellationToken,
@@ -158,6 +181,7 @@ impl<M: Mailroom> Session<M> {
             stream,
             client,
             client_name: String::new(),
+            connection: mailroom.connected(),
             host,
             mailroom,
             stop,
@@ -297,20 +321,30 @@ impl<M: Mailroom> Session<M> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         };
-        let reply = match (fault, self.envelope.take()) {
-            (Some(_), _) => Reply::BARE_LF_IN_DATA,
-            (None, None) => Reply::NO_VALID_RECIPIENTS,
+        let answer = match (fault, self.envelope.take()) {
+            (Some(_), _) => Reply::BARE_LF_IN_DATA.into(),
+            (None, None) => Reply::NO_VALID_RECIPIENTS.into(),
             (None, Some(envelope)) => self.mailroom.take(Message {
                 client: self.client,
                 client_name: self.client_name.clone(),
+                connection: self.connection,
                 envelope,
                 wire,
             }),
         };
         self.state.data_ended();
         self.forget();
-        self.reply(&reply);
-        Ok(())
+        match answer {
+            Answer::Reply(reply) => {
+                self.reply(&reply);
+                Ok(())
+            }
+            Answer::Close => {
+                // What was said before the end of mail data is not lost with the answer to it.
+                self.flush().await?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+        }
     }
 
     fn forget(&mut self) {
