@@ -1,7 +1,7 @@
 //! The HTTP API on `lockgate.sock`: `/api/v1/…`, for the command line and for scripts.
 //!
-//! Bodies are those of [`proxy::api`], paths are its paths under `/api`. For now each request is
-//! handed on to the one proxy; what control itself knows will get routes of its own.
+//! Bodies are those of [`proxy::api`], paths are its paths under `/api`: such a request is handed on to the one proxy. What
+//! control itself knows (drains, logs, certificates) has routes and bodies of its own ([`crate::watch::wire`]).
 //!
 //! Invariants
 //! - Everything is bounded: connections, requests under way, octets of a request, time to a head.
@@ -18,17 +18,19 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path as InPath, Query, Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter, Router, on};
+use axum::routing::{MethodFilter, MethodRouter, Router, get, on, post};
 use disk::{Disk, RealDisk};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proxy::api::{Problem, path};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -39,6 +41,8 @@ use tower::Service as _;
 use crate::client::{CHANGE_DEADLINE, ClientError, DEADLINE, PROBE_DEADLINE};
 use crate::fleet::Fleet;
 use crate::render::octets;
+use crate::watch::wire::{Attestation, DrainEnd, DrainRequest, Waiver, path as own};
+use crate::watch::{Handle, Refusal};
 
 /// Mode of the socket file: its owner, and those whom the owner's group lets in.
 pub const SOCKET_MODE: u32 = 0o660;
@@ -143,8 +147,44 @@ pub async fn bind(socket: &Path, mode: u32) -> Result<UnixListener, BindError> {
 
 /// The routes of the API.
 pub fn router(fleet: Fleet) -> Router {
-    let desk = Desk { fleet, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
+    routes(Desk { fleet, watch: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) })
+}
+
+/// The routes of the API, with those of what control itself knows; imports are received in `folder`.
+pub fn router_with(fleet: Fleet, watch: Handle, folder: PathBuf) -> Router {
+    let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
+    routes(Desk { fleet, watch: Some((watch, folder)), requests })
+}
+
+/// The metrics of control, for Prometheus.
+pub fn metrics(watch: Handle) -> Router {
+    let show = move || {
+        let watch = watch.clone();
+        async move {
+            let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            match watch.metrics().await {
+                Some(text) => ([(header::CONTENT_TYPE, form)], text).into_response(),
+                None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            }
+        }
+    };
+    Router::new().route("/metrics", get(show))
+}
+
+fn routes(desk: Desk) -> Router {
     let mut router = Router::new();
+    if desk.watch.is_some() {
+        let at = |path: &str| format!("/api{path}");
+        router = router
+            .route(&at(own::DRAINS), get(drains).post(drain))
+            .route(&at(own::DRAIN_END), post(drain_end))
+            .route(&at(own::ATTEST), post(attest))
+            .route(&at(own::WAIVE), post(waive))
+            .route(&at(own::LOGS), get(logs))
+            .route(&at(own::IMPORT), post(import))
+            .route(&at(own::CERTIFICATES), get(certificates))
+            .route(&at(own::CERTIFICATE), get(certificate));
+    }
     for (path, methods) in ROUTES {
         let route: MethodRouter<Desk> = on(methods, hand_on);
         router = router.route(&format!("/api{path}"), route);
@@ -163,7 +203,132 @@ pub fn router(fleet: Fleet) -> Router {
 #[derive(Clone)]
 struct Desk {
     fleet: Fleet,
+    watch: Option<(Handle, PathBuf)>,
     requests: Arc<Semaphore>,
+}
+
+impl Desk {
+    /// The routes that ask for it are there only with it.
+    fn watch(&self) -> Result<&Handle, Response> {
+        self.watch.as_ref().map(|(watch, _)| watch).ok_or_else(|| {
+            problem(StatusCode::SERVICE_UNAVAILABLE, "control does not watch".into())
+        })
+    }
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    match refusal {
+        Refusal::Unknown(error) => problem(StatusCode::NOT_FOUND, error.clone()),
+        Refusal::Bad(error) => problem(StatusCode::BAD_REQUEST, error.clone()),
+        Refusal::Failed(error) => problem(StatusCode::BAD_GATEWAY, error.clone()),
+    }
+}
+
+fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
+    match result {
+        Ok(value) => Json(value).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn drains(State(desk): State<Desk>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.reports().await),
+        Err(response) => response,
+    }
+}
+
+async fn drain(State(desk): State<Desk>, Json(request): Json<DrainRequest>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.begin(request).await),
+        Err(response) => response,
+    }
+}
+
+async fn drain_end(State(desk): State<Desk>, Json(request): Json<DrainEnd>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.end(request).await),
+        Err(response) => response,
+    }
+}
+
+async fn attest(State(desk): State<Desk>, Json(word): Json<Attestation>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.attest(word).await),
+        Err(response) => response,
+    }
+}
+
+async fn waive(State(desk): State<Desk>, Json(waiver): Json<Waiver>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.waive(waiver).await),
+        Err(response) => response,
+    }
+}
+
+async fn logs(State(desk): State<Desk>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.logs().await),
+        Err(response) => response,
+    }
+}
+
+async fn certificates(State(desk): State<Desk>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.certificates().await),
+        Err(response) => response,
+    }
+}
+
+async fn certificate(State(desk): State<Desk>, InPath(number): InPath<String>) -> Response {
+    match desk.watch() {
+        Ok(watch) => answer(watch.certificate(number).await),
+        Err(response) => response,
+    }
+}
+
+/// What is known of a file that is handed in.
+#[derive(Deserialize)]
+struct Handed {
+    name: String,
+    #[serde(default)]
+    around_unix_ms: Option<i64>,
+}
+
+/// A file is received whole before it is read: what breaks off on the way changes nothing.
+async fn import(
+    State(desk): State<Desk>,
+    InPath(log): InPath<String>,
+    Query(handed): Query<Handed>,
+    request: Request,
+) -> Response {
+    let Some((watch, folder)) = &desk.watch else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "control does not watch".into());
+    };
+    let received = match receive(request.into_body(), folder).await {
+        Ok(received) => received,
+        Err(error) => {
+            let error = format!("the file could not be received in {}: {error}", folder.display());
+            return problem(StatusCode::INSUFFICIENT_STORAGE, error);
+        }
+    };
+    let around = handed.around_unix_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
+    let path = received.path().to_owned();
+    answer(watch.import(log, path, handed.name, around).await)
+}
+
+async fn receive(body: Body, folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let file = tempfile::Builder::new().prefix("import-").tempfile_in(folder)?;
+    let mut writer = tokio::fs::File::from_std(file.reopen()?);
+    let mut body = body;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(io::Error::other)?;
+        if let Ok(data) = frame.into_data() {
+            writer.write_all(&data).await?;
+        }
+    }
+    writer.flush().await?;
+    Ok(file)
 }
 
 /// Hands a request on to the proxy and its answer back.

@@ -8,35 +8,85 @@
 //! Not here: what the data plane does when it stops (`proxy::app`).
 
 use std::io;
+use std::path::Path;
 
 use proxy::app::{AppError, CreateState, Proxy};
 use proxy::config::Config;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, BindError};
+use crate::config::{self, ConfigError};
 use crate::fleet::Fleet;
+use crate::watch::{Watch, WatchError};
 
 /// The control plane of a process, serving `lockgate.sock`.
 #[derive(Debug)]
 pub struct Control {
     stop: CancellationToken,
     server: JoinHandle<()>,
+    watch: Watch,
+}
+
+/// Why control cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Its socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Its part of the configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its books, its logs or its key.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// Its metrics.
+    #[error("cannot listen on {address} for metrics of control ([drain] metrics_listen): {source}")]
+    Metrics {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Control {
-    /// Binds the socket and starts serving it.
-    pub async fn start(config: &Config) -> Result<Self, BindError> {
+    /// Binds the socket and starts serving it; `path` is that of the configuration, for messages.
+    pub async fn start(config: &Config, path: Option<&Path>) -> Result<Self, ControlError> {
+        let own = config::Config::of(config, path)?;
+        // First the socket: who holds it holds the books too.
         let listener = api::bind(&config.control_socket(), api::SOCKET_MODE).await?;
-        let router = api::router(Fleet::new(config.proxy_socket()));
+        let address = own.drain.metrics_listen.clone();
+        let metrics =
+            match address.as_str() {
+                "" => None,
+                address => Some(TcpListener::bind(address).await.map_err(|source| {
+                    ControlError::Metrics { address: address.to_owned(), source }
+                })?),
+            };
+        let watch = Watch::start(own, config.proxy_socket())?;
+        let fleet = Fleet::new(config.proxy_socket());
+        let router = api::router_with(fleet, watch.handle(), config.data.clone());
         let stop = CancellationToken::new();
         let server = tokio::spawn(api::serve(listener, router, stop.clone()));
-        Ok(Self { stop, server })
+        if let Some(listener) = metrics {
+            let (router, stop) = (api::metrics(watch.handle()), stop.clone());
+            tokio::spawn(async move {
+                let served = axum::serve(listener, router)
+                    .with_graceful_shutdown(async move { stop.cancelled().await });
+                if let Err(error) = served.await {
+                    tracing::error!(%error, "the metrics of control ended");
+                }
+            });
+        }
+        Ok(Self { stop, server, watch })
     }
 
     /// Ends it, once the requests under way have ended (or after a few seconds).
     pub async fn stop(self) {
+        self.watch.stop().await;
         self.stop.cancel();
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the control API ended badly");
@@ -52,7 +102,7 @@ pub enum StartError {
     Proxy(#[from] AppError),
     /// The control API.
     #[error(transparent)]
-    Control(#[from] BindError),
+    Control(#[from] ControlError),
 }
 
 /// Data plane and control in one process.
@@ -64,9 +114,13 @@ pub struct Both {
 
 impl Both {
     /// Starts the data plane, then control.
-    pub async fn start(config: Config, create: CreateState) -> Result<Self, StartError> {
+    pub async fn start(
+        config: Config,
+        create: CreateState,
+        path: Option<&Path>,
+    ) -> Result<Self, StartError> {
         let proxy = Proxy::start(config.clone(), create).await?;
-        match Control::start(&config).await {
+        match Control::start(&config, path).await {
             Ok(control) => Ok(Self { proxy, control }),
             Err(error) => {
                 proxy.stop().await;

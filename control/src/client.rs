@@ -9,10 +9,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use proxy::api::Problem;
@@ -27,6 +29,10 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(900);
 /// Longest wait for a change of held messages: there may be a million of them.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(900);
+/// Longest wait for a file to be received and read.
+pub const UPLOAD_DEADLINE: Duration = Duration::from_secs(6 * 3600);
+/// Octets of a file that are sent at once.
+const UPLOAD_PIECE: usize = 256 * 1024;
 /// Longest pause between two pieces of a streamed answer.
 pub const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 /// Most octets of an answer that is read as one document.
@@ -150,13 +156,21 @@ fn connect_error(socket: &Path, source: io::Error) -> ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// Before every path.
+    prefix: &'static str,
 }
 
 impl Client {
     /// A client of this socket; nothing is opened yet.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), prefix: "/api" }
+    }
+
+    /// A client of a data plane itself.
+    #[must_use]
+    pub fn of_proxy(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), prefix: "" }
     }
 
     /// The socket.
@@ -193,6 +207,23 @@ impl Client {
         self.ask(Method::POST, path, Bytes::new(), DEADLINE).await.map(drop)
     }
 
+    /// POST of a file, piece by piece, answered by a document.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: std::fs::File,
+    ) -> Result<T, ClientError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}{path}", self.prefix))
+            .header(header::HOST, "lockgate")
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(FileBody(file))
+            .map_err(|source| ClientError::Request { source: source.into() })?;
+        let answer = self.sent(request, UPLOAD_DEADLINE).await?;
+        self.document(answer).await
+    }
+
     /// GET, read piece by piece.
     pub async fn stream(&self, path: &str) -> Result<Pieces, ClientError> {
         let answer = self.ask(Method::GET, path, Bytes::new(), DEADLINE).await?;
@@ -208,11 +239,25 @@ impl Client {
     ) -> Result<Response<Incoming>, ClientError> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("/api{path}"))
+            .uri(format!("{}{path}", self.prefix))
             .header(header::HOST, "lockgate")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|source| ClientError::Request { source: source.into() })?;
+        self.sent(request, deadline).await
+    }
+
+    /// Sends a request and takes a refusal apart.
+    async fn sent<B>(
+        &self,
+        request: Request<B>,
+        deadline: Duration,
+    ) -> Result<Response<Incoming>, ClientError>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let answer = send(&self.socket, request, deadline).await?;
         let status = answer.status();
         if status.is_success() {
@@ -245,6 +290,31 @@ impl Client {
 
     fn unreadable(&self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
         ClientError::Unreadable { socket: self.socket.clone(), source }
+    }
+}
+
+/// A file as the body of a request. The reader is a command with nothing else to do, so it may block.
+struct FileBody(std::fs::File);
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        use std::io::Read as _;
+
+        let mut piece = vec![0; UPLOAD_PIECE];
+        match self.get_mut().0.read(&mut piece) {
+            Ok(0) => Poll::Ready(None),
+            Ok(octets) => {
+                piece.truncate(octets);
+                Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+            }
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Default for Drain {
             skew_max_s: 300,
             remembered_max: 500_000,
             settle: true,
-            metrics_listen: "127.0.0.1:9526".into(),
+            metrics_listen: String::new(),
         }
     }
 }

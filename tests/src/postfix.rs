@@ -250,10 +250,16 @@ impl Postfix {
         self.settings.listen
     }
 
+    /// Where its mail log is.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.folder.path().join("maillog")
+    }
+
     /// All of its mail log.
     #[must_use]
     pub fn log(&self) -> String {
-        let bytes = fs::read(self.folder.path().join("maillog")).unwrap_or_default();
+        let bytes = fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

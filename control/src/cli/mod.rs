@@ -11,9 +11,12 @@
 //! Not here: how answers are laid out (`render`), how the parts are started (`app`).
 
 mod advice;
+mod certificate;
+mod drain;
 mod gates;
 mod held;
 mod journal;
+mod logs;
 mod offline;
 mod orders;
 mod probe;
@@ -161,6 +164,18 @@ pub enum Verb {
     /// Look up what was handed over, and what came of it
     #[command(subcommand)]
     Journal(journal::Journal),
+    /// Prove that nothing is left inside a member, or name what is (0: drained, 2: mail is inside, 3: nobody can know)
+    Drain(drain::Drain),
+    /// Answer for something that lockgate cannot see, with your name
+    Attest(drain::Attest),
+    /// Answer for a doubt of a drain, with your name
+    Waive(drain::Waive),
+    /// Show the logs, or hand one in
+    #[command(subcommand)]
+    Logs(logs::Logs),
+    /// List, show and check certificates
+    #[command(subcommand)]
+    Certificate(certificate::Certificates),
     /// Send a test message to the servers (0: accepted, 2: refused, 3: no answer)
     Probe(probe::Probe),
     /// Wait for a condition
@@ -201,6 +216,9 @@ pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
         Verb::Check => serve::check(&global, out).await,
         Verb::Demo(arguments) => demo::run(&arguments, &global, out).await,
         Verb::Version => version(out),
+        Verb::Certificate(certificate::Certificates::Verify(verify)) => {
+            certificate::verify(&verify, out)
+        }
         Verb::Held(held) if held.offline().is_some() => offline::run(held, &global, out),
         verb => {
             let desk = Desk::new(&global)?;
@@ -216,6 +234,11 @@ pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
                 Verb::Replay(replay) => replay::run(&desk, replay, out).await,
                 Verb::Held(held) => held::run(&desk, held, out).await,
                 Verb::Journal(journal) => journal::run(&desk, journal, out).await,
+                Verb::Drain(drain) => drain::run(&desk, drain, out).await,
+                Verb::Attest(attest) => drain::attest(&desk, attest, out).await,
+                Verb::Waive(waive) => drain::waive(&desk, waive, out).await,
+                Verb::Logs(logs) => logs::run(&desk, logs, out).await,
+                Verb::Certificate(certificates) => certificate::run(&desk, certificates, out).await,
                 Verb::Probe(probe) => probe::run(&desk, probe, out).await,
                 Verb::Wait(wait) => wait::run(&desk, wait, out).await,
                 _ => anyhow::bail!("this verb needs no running lockgate"),

@@ -102,7 +102,7 @@ pub(super) async fn serve(global: &Global, out: &mut Out) -> anyhow::Result<Exit
     let config = global.configuration()?;
     log(&config)?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let both = Both::start(config.clone(), create(global)).await?;
+    let both = Both::start(config.clone(), create(global), global.config.as_deref()).await?;
     out.document(&places(&config, &both.proxy), |places| text(places, global))?;
     out.flush()?;
     signals.next().await;
@@ -130,7 +130,7 @@ pub(super) async fn control(global: &Global, out: &mut Out) -> anyhow::Result<Ex
     let config = global.configuration()?;
     log(&config)?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let control = Control::start(&config).await?;
+    let control = Control::start(&config, global.config.as_deref()).await?;
     let socket = config.control_socket().display().to_string();
     out.document(&serde_json::json!({ "control": socket }), |_| format!("control at {socket}"))?;
     out.flush()?;

@@ -92,7 +92,7 @@ impl Stage {
         let text = configuration(folder, outbound.listen, inbound.listen)?;
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         let config = Config::load(&file)?;
-        let lockgate = Both::start(config, CreateState::IfMissing).await?;
+        let lockgate = Both::start(config, CreateState::IfMissing, None).await?;
         let gate = |name| {
             let address = lockgate.proxy.gate_address(name);
             address.with_context(|| format!("gate {name} does not listen"))

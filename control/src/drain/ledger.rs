@@ -110,6 +110,28 @@ pub(super) enum Recalled {
     TakenBefore,
 }
 
+/// A message on its way through a return gate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Returning {
+    gate: String,
+    passed_as: Option<String>,
+    message_id: Option<String>,
+    from: String,
+    to: Vec<String>,
+}
+
+impl Returning {
+    fn of(line: &JournalLine) -> Option<Self> {
+        Some(Self {
+            gate: line.gate.clone()?,
+            passed_as: line.passed_as.clone(),
+            message_id: message_id_of(line).map(str::to_owned),
+            from: bare(line.from.as_deref().unwrap_or_default()).to_owned(),
+            to: line.to.iter().map(|to| bare(to).to_owned()).collect(),
+        })
+    }
+}
+
 /// What came out at a return gate.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
@@ -145,6 +167,8 @@ pub struct Ledger {
     handed: BTreeMap<(String, String), u64>,
     /// Offers without an end, by id.
     open: BTreeMap<String, OfferKey>,
+    /// What is on its way through a return gate, by id.
+    returning: BTreeMap<String, Returning>,
     gaps: Vec<Gap>,
     gaps_more: u64,
     remembered: Remembered,
@@ -214,6 +238,13 @@ impl Ledger {
     }
 
     fn offered(&mut self, line: &JournalLine, plan: &Plan) {
+        let gate = line.gate.as_deref().and_then(|gate| plan.gates.get(gate));
+        if gate.is_some_and(|gate| gate.returns.is_some()) {
+            if let (Some(id), Some(returning)) = (&line.id, Returning::of(line)) {
+                self.returning.insert(id.clone(), returning);
+            }
+            return;
+        }
         let Some((key, offer)) = offer_of(line, plan) else { return };
         // What is open is written again at the start of each file.
         if self.offers.contains_key(&key) || self.open.get(&key.id) == Some(&key) {
@@ -237,8 +268,13 @@ impl Ledger {
     fn ended(&mut self, line: &JournalLine, plan: &Plan, limits: &Limits, now: Moment) {
         let Some(id) = line.id.as_deref() else { return };
         let gate = line.gate.as_deref().and_then(|gate| plan.gates.get(gate));
-        if gate.is_some_and(|gate| gate.returns.is_some()) {
-            self.returned(line, plan, limits, now);
+        let returning = match gate {
+            // What ended before the final dot, or is held there, tells all in its end.
+            Some(gate) if gate.returns.is_some() => Returning::of(line),
+            _ => None,
+        };
+        if let Some(returning) = returning.or_else(|| self.returning.remove(id)) {
+            self.returned(&returning, line, plan, limits, now);
             return;
         }
         let at = line.at.as_deref().and_then(Moment::parse).unwrap_or(now);
@@ -283,23 +319,30 @@ impl Ledger {
         self.note_settled(&key, now);
     }
 
-    /// A line of a return gate: what it relayed (or holds) is out of the server.
-    fn returned(&mut self, line: &JournalLine, plan: &Plan, limits: &Limits, now: Moment) {
+    /// The end of a message at a return gate: what it relayed (or holds) is out of the server.
+    fn returned(
+        &mut self,
+        returning: &Returning,
+        line: &JournalLine,
+        plan: &Plan,
+        limits: &Limits,
+        now: Moment,
+    ) {
         let at = line.at.as_deref().and_then(Moment::parse).unwrap_or(now);
-        let gate = line.gate.as_deref().unwrap_or_default();
-        for (path, to) in line.to.iter().enumerate() {
+        for (path, to) in returning.to.iter().enumerate() {
             let own = line.others.iter().find(|other| other.path as usize == path);
             let outcome =
                 own.map_or(line.outcome.as_deref().unwrap_or_default(), |own| &own.outcome);
             let arrival = Arrival {
-                gate: Some(gate),
-                passed_as: line.passed_as.as_deref(),
-                message_id: message_id_of(line),
-                from: bare(line.from.as_deref().unwrap_or_default()),
-                to: bare(to),
+                gate: Some(&returning.gate),
+                passed_as: returning.passed_as.as_deref(),
+                message_id: returning.message_id.as_deref(),
+                from: &returning.from,
+                to,
                 at: (at, at),
             };
-            let place = Place::Journal { gate: gate.to_owned(), cursor: line.cursor.clone() };
+            let gate = returning.gate.clone();
+            let place = Place::Journal { gate, cursor: line.cursor.clone() };
             let text = line.reply.clone().unwrap_or_default();
             let out = matches!(outcome, "relayed" | "held");
             self.arrived(&arrival, out, place, &text, plan, limits, now);

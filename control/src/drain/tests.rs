@@ -144,7 +144,11 @@ impl Stage {
             reply: Some("250 2.0.0 Ok: queued as MTA".into()),
             ..Self::line_of(mail, JournalWhat::Ended, at)
         };
-        self.entry(line, at);
+        // As the journal writes it: the offer tells all, the end only how it ended.
+        let offered = JournalLine { what: JournalWhat::Open, outcome: None, ..line.clone() };
+        self.entry(offered, at);
+        let ended = JournalLine { gate: None, member: None, doing: None, ..line };
+        self.entry(JournalLine { to: Vec::new(), message_id: None, passed_as: None, ..ended }, at);
     }
 
     /// Lines of the log, `+SECONDS text` each: stamped so many seconds after the start.

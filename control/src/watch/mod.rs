@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{CHANGE_DEADLINE, Client, ClientError, DEADLINE, with_query};
+use crate::client::{CHANGE_DEADLINE, Client, ClientError, with_query};
 use crate::config::Config;
 use crate::drain::Books;
 use crate::drain::certificate::{Certificate, CertificateError, Signer, hex};
@@ -294,7 +294,7 @@ impl Watcher {
         let openings = store.all("opening/")?;
         let certificates = store.all("certificate/")?;
         Ok(Self {
-            proxy: Client::new(proxy_socket),
+            proxy: Client::of_proxy(proxy_socket),
             metrics: Metrics::new(),
             config,
             store,

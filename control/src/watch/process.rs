@@ -60,7 +60,9 @@ enum Stage {
         items: u64,
         certificate: Option<String>,
     },
-    GivenUp,
+    GivenUp {
+        marked: Option<(Moment, Moment)>,
+    },
     Revoked {
         certificate: String,
         why: String,
@@ -99,7 +101,7 @@ impl Process {
             Stage::Fencing | Stage::Probing { .. } => Phase::Fencing,
             Stage::Watching { .. } => Phase::Watching,
             Stage::Drained { .. } => Phase::Drained,
-            Stage::GivenUp => Phase::GivenUp,
+            Stage::GivenUp { .. } => Phase::GivenUp,
             Stage::Revoked { .. } => Phase::Revoked,
             Stage::Ended => Phase::Ended,
         }
@@ -110,6 +112,7 @@ impl Process {
             Stage::Watching { fenced, mark, .. } | Stage::Drained { fenced, mark, .. } => {
                 Some((fenced, mark))
             }
+            Stage::GivenUp { marked } => marked,
             _ => None,
         }
     }
@@ -282,14 +285,14 @@ impl Watcher {
         let Some(process) = self.drains.get(target).cloned() else { return Ok(()) };
         let late = now.since(process.started) > process.timeout_ms;
         let next = match &process.stage {
-            Stage::Fencing if late => Some(Stage::GivenUp),
+            Stage::Fencing | Stage::Probing { .. } if late => Some(Stage::GivenUp { marked: None }),
             Stage::Fencing => self.fence(target).await?,
             Stage::Probing { fenced } => self.mark(target, *fenced, now),
             Stage::Watching { .. } => self.watch(target, &process, late, now),
             Stage::Drained { certificate, .. } => {
                 self.guard(target, &process, certificate.as_ref()).await?
             }
-            Stage::GivenUp | Stage::Revoked { .. } | Stage::Ended => None,
+            Stage::GivenUp { .. } | Stage::Revoked { .. } | Stage::Ended => None,
         };
         if let Some(next) = next {
             if let Some(process) = self.drains.get_mut(target) {
@@ -425,7 +428,7 @@ impl Watcher {
                     None
                 }
             },
-            _ if late => Some(Stage::GivenUp),
+            _ if late => Some(Stage::GivenUp { marked: Some((fenced, mark)) }),
             _ => None,
         }
     }

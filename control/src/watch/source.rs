@@ -24,7 +24,6 @@ use crate::maillog::coverage::Missing;
 use crate::maillog::feeds::journald::{Journald, Start as JournaldStart};
 use crate::maillog::feeds::listen::Listener;
 use crate::maillog::feeds::told::{Clock as FeedClock, Origin, Told as FeedTold};
-use crate::maillog::files::chain::Chain;
 use crate::maillog::files::file::Checkpoint;
 use crate::maillog::files::import::{Found, Import, ImportError};
 use crate::maillog::files::lines::LINE_MAX;
@@ -372,20 +371,14 @@ impl Intake {
     #[must_use]
     pub fn files(&self) -> Vec<LogFile> {
         let mut files = self.progress.finished.clone();
-        if let Some(checkpoint) = &self.progress.file
-            && let Some(known) = &checkpoint.reading
+        if let Way::File(Some(tail)) = &self.way
+            && let Some((position, chain)) = tail.standing()
         {
-            let value = || {
-                let mut file = std::fs::File::open(&checkpoint.path).ok()?;
-                let chain = Chain::resume(known.chain, &mut file, known.mark.offset).ok()?;
-                Some(hex(&chain.value()))
-            };
             files.push(LogFile {
-                path: checkpoint.path.display().to_string(),
-                inode: known.mark.file.inode,
-                offset: known.mark.offset,
-                // Without a hash the file was rotated away in this moment; it is named all the same.
-                hash: value().unwrap_or_default(),
+                path: position.path.display().to_string(),
+                inode: position.file.inode,
+                offset: position.offset,
+                hash: hex(&chain),
             });
         }
         files

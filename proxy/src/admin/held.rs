@@ -166,12 +166,7 @@ async fn load(desk: &Desk, id: SpoolId) -> Result<HeldMessage, Failure> {
 }
 
 /// The change as the replayer knows it. A removal is recorded with who and why.
-fn inside(
-    change: api::Change,
-    holder: &Holder,
-    by: By,
-    reason: &str,
-) -> Result<Change, Failure> {
+fn inside(change: api::Change, holder: &Holder, by: By, reason: &str) -> Result<Change, Failure> {
     let told = || format!("{}: {reason}", holder.name);
     Ok(match change {
         api::Change::Remove if reason.trim().is_empty() => {

@@ -15,6 +15,9 @@ pub struct Config {
     pub connections_max: u32,
     /// Messages per second at most, per gate.
     pub messages_per_second_max: f64,
+    /// Milliseconds in which nothing starts after a push-back (a lost link, 421, 4yz); doubles while only push-backs come,
+    /// up to half a minute.
+    pub pause_first_ms: u64,
     /// Seconds to the second try of a deferred message; doubles with every further try.
     pub retry_first_s: u64,
     /// Longest pause in seconds between tries.
@@ -32,6 +35,7 @@ impl Default for Config {
         Self {
             connections_max: 20,
             messages_per_second_max: 500.0,
+            pause_first_ms: 1000,
             retry_first_s: 60,
             retry_longest_s: 3600,
             lifetime_s: 5 * 24 * 3600,
@@ -55,6 +59,9 @@ impl Config {
                 "[replay] messages_per_second_max must be above 0 and at most 1000000".into()
             );
         }
+        if !(1..=30_000).contains(&self.pause_first_ms) {
+            return Err("[replay] pause_first_ms must be 1 to 30000".into());
+        }
         if self.retry_first_s == 0 || self.retry_first_s > self.retry_longest_s {
             return Err(
                 "[replay] retry_first_s must be at least 1 and at most retry_longest_s".into()
@@ -73,6 +80,7 @@ impl Config {
         Limits {
             connections_max: self.connections_max,
             messages_per_second_max: self.messages_per_second_max,
+            pause_first: Duration::from_millis(self.pause_first_ms),
         }
     }
 

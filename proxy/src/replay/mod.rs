@@ -155,6 +155,7 @@ impl Replayer {
             messages_per_second_max: messages_per_second
                 .filter(|rate| rate.is_finite() && *rate > 0.0)
                 .unwrap_or(limits.messages_per_second_max),
+            ..limits
         });
         drop(inner);
         self.wake.notify_one();

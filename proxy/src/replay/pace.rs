@@ -22,9 +22,6 @@ use std::time::Duration;
 /// Connections allowed before anything is known of the server.
 const CONNECTIONS_AT_START: u32 = 2;
 
-/// Pause after the first push-back; it doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-
 /// Longest pause after a push-back.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -43,6 +40,8 @@ pub struct Limits {
     /// Starts per second in the long run; what is no number, or less than one in a quarter of an
     /// hour, counts as one in a quarter of an hour.
     pub messages_per_second_max: f64,
+    /// Pause after the first push-back; it doubles up to [`PAUSE_MAX`].
+    pub pause_first: Duration,
 }
 
 /// Why no attempt may start now.
@@ -171,7 +170,8 @@ impl Pace {
         if same_jam {
             return;
         }
-        let pause = PAUSE_MIN.saturating_mul(1 << self.push_backs.min(5)).min(PAUSE_MAX);
+        let pause =
+            self.limits.pause_first.saturating_mul(1 << self.push_backs.min(5)).min(PAUSE_MAX);
         self.push_backs = self.push_backs.saturating_add(1);
         self.paused_until = self.paused_until.max(now.saturating_add(pause));
         self.older = self.under_way;
@@ -257,8 +257,12 @@ mod tests {
 
     const FAST: f64 = 100_000.0;
 
+    fn limits(connections_max: u32, messages_per_second_max: f64) -> Limits {
+        Limits { connections_max, messages_per_second_max, pause_first: Duration::from_secs(1) }
+    }
+
     fn pace(connections_max: u32, messages_per_second_max: f64) -> Pace {
-        Pace::new(Limits { connections_max, messages_per_second_max })
+        Pace::new(limits(connections_max, messages_per_second_max))
     }
 
     const fn at(seconds: u64) -> Duration {
@@ -385,9 +389,9 @@ mod tests {
             good_round(&mut pace, at(second));
         }
         assert_eq!(pace.connections_now(), 8);
-        pace.set_limits(Limits { connections_max: 3, messages_per_second_max: FAST });
+        pace.set_limits(limits(3, FAST));
         assert_eq!(pace.may_start(3, at(4)), Err(Wait::Slot));
-        pace.set_limits(Limits { connections_max: 8, messages_per_second_max: FAST });
+        pace.set_limits(limits(8, FAST));
         good_round(&mut pace, at(5));
         assert_eq!(pace.connections_now(), 6, "it grows again from where it was");
     }
@@ -397,7 +401,7 @@ mod tests {
         let mut pace = pace(8, 0.0);
         pace.started(at(10));
         assert_eq!(pace.may_start(0, at(11)), Err(Wait::Until(at(910))));
-        pace.set_limits(Limits { connections_max: 8, messages_per_second_max: 10.0 });
+        pace.set_limits(limits(8, 10.0));
         assert_eq!(pace.may_start(0, at(11)), Ok(()));
     }
 
@@ -454,7 +458,7 @@ mod tests {
                     },
                     Event::Pass(milliseconds) => now += Duration::from_millis(milliseconds),
                     Event::Limit(connections_max, messages_per_second_max) => {
-                        pace.set_limits(Limits { connections_max, messages_per_second_max });
+                        pace.set_limits(limits(connections_max, messages_per_second_max));
                     }
                     _ if in_flight == 0 => continue,
                     Event::Success => { in_flight -= 1; pace.succeeded(now); }

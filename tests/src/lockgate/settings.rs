@@ -28,6 +28,12 @@ pub struct Member {
 }
 
 impl Gate {
+    /// Where it will listen.
+    #[must_use]
+    pub const fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
     /// A gate with one member, named `sems1`.
     #[must_use]
     pub fn to(name: &str, member: SocketAddr) -> Self {

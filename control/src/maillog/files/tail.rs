@@ -144,6 +144,15 @@ impl Tail {
         Checkpoint { path: self.path.clone(), reading, before: self.before }
     }
 
+    /// The file that is being read, how far, and its chain up to there.
+    #[must_use]
+    pub fn standing(&self) -> Option<(Position, [u8; 32])> {
+        match &self.state {
+            State::Reading(reading) => Some((reading.position().clone(), reading.chain_value())),
+            State::Next | State::Find { .. } => None,
+        }
+    }
+
     /// Tells what has come. `now_ns` is of any clock that does not go backwards.
     ///
     /// # Errors

@@ -1,0 +1,179 @@
+//! `certificate list|show|verify`: proofs, and checking one without a running lockgate.
+//!
+//! Not here: what a certificate says (`crate::drain::certificate`).
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{Desk, Exit};
+use crate::client::{DEADLINE, fill};
+use crate::drain::certificate::{Body, Certificate, hex};
+use crate::maillog::files::chain;
+use crate::render::{Out, Table, clean};
+use crate::watch::wire::{CertificateLine, path};
+
+/// `certificate …`
+#[derive(Debug, Subcommand)]
+pub enum Certificates {
+    /// Every certificate that was issued (2: none)
+    List,
+    /// One, as the document that is kept and handed on
+    Show {
+        /// Its number
+        number: String,
+    },
+    /// Check one without a running lockgate (2: it does not hold)
+    Verify(Verify),
+}
+
+/// What is checked.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The document
+    file: PathBuf,
+    /// Public key that must have signed it, in hexadecimal (`certificate list` shows it)
+    #[arg(long, value_name = "HEX")]
+    key: Option<String>,
+    /// Log files that it names: their octets are hashed again. Files may have another name now
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    logs: Vec<PathBuf>,
+}
+
+pub(super) async fn run(
+    desk: &Desk,
+    certificates: Certificates,
+    out: &mut Out,
+) -> anyhow::Result<Exit> {
+    match certificates {
+        Certificates::List => {
+            let lines: Vec<CertificateLine> = desk.client.get(path::CERTIFICATES, DEADLINE).await?;
+            let none = lines.is_empty();
+            let mut table = Table::new(&["NUMBER", "MEMBER", "ISSUED", "STATE", "KEY"]);
+            for line in &lines {
+                let state = line.revoked.as_ref().map_or("holds", |_| "REVOKED");
+                table.row([line.number.as_str(), &line.member, &line.issued, state, &line.key]);
+            }
+            if out.format() == crate::render::Format::Json {
+                for line in &lines {
+                    out.json_line(line)?;
+                }
+            } else if none {
+                out.say("no certificate was issued yet")?;
+            } else {
+                out.say(&table.to_text(false))?;
+            }
+            Ok(Exit::yes_if(!none))
+        }
+        Certificates::Show { number } => {
+            let target = fill(path::CERTIFICATE, "number", &number);
+            let certificate: Certificate = desk.client.get(&target, DEADLINE).await?;
+            // The document itself, whatever format was asked for.
+            out.say(&serde_json::to_string_pretty(&certificate)?)?;
+            Ok(Exit::Yes)
+        }
+        Certificates::Verify(verify) => self::verify(&verify, out),
+    }
+}
+
+#[derive(Serialize)]
+struct Checked {
+    holds: bool,
+    number: String,
+    member: String,
+    issued: String,
+    grade: String,
+    key: String,
+    findings: Vec<String>,
+}
+
+pub(super) fn verify(verify: &Verify, out: &mut Out) -> anyhow::Result<Exit> {
+    let name = verify.file.display();
+    let text =
+        std::fs::read_to_string(&verify.file).with_context(|| format!("cannot read {name}"))?;
+    let certificate = Certificate::parse(&text)?;
+    let number = certificate.number()?;
+    let body = match certificate.verify(verify.key.as_deref()) {
+        Ok(body) => body,
+        Err(error) => {
+            let findings = vec![error.to_string()];
+            let checked = Checked {
+                holds: false,
+                number,
+                member: String::new(),
+                issued: String::new(),
+                grade: String::new(),
+                key: certificate.key,
+                findings,
+            };
+            out.document(&checked, shown)?;
+            return Ok(Exit::No);
+        }
+    };
+    let mut findings = Vec::new();
+    let mut holds = true;
+    for file in &verify.logs {
+        let (good, finding) = check_log(&body, file)?;
+        holds &= good;
+        findings.push(finding);
+    }
+    let named: usize = body.logs.iter().map(|log| log.files.len()).sum();
+    if verify.logs.is_empty() && named > 0 {
+        findings.push(format!("{named} log files are named; --logs hashes them again"));
+    }
+    for (doubt, word) in &body.waivers {
+        findings.push(format!("{} answers for {doubt}: {}", word.by, word.reason));
+    }
+    let checked = Checked {
+        holds,
+        number,
+        member: body.member,
+        issued: body.issued.to_string(),
+        grade: body.grade_text,
+        key: certificate.key,
+        findings,
+    };
+    out.document(&checked, shown)?;
+    Ok(Exit::yes_if(holds))
+}
+
+/// Is this file one that the certificate names, octet for octet?
+fn check_log(body: &Body, path: &PathBuf) -> anyhow::Result<(bool, String)> {
+    let name = path.display();
+    for log in &body.logs {
+        for file in log.files.iter().filter(|file| !file.hash.is_empty()) {
+            let mut opened = File::open(path).with_context(|| format!("cannot read {name}"))?;
+            if opened.metadata().map_or(0, |meta| meta.len()) < file.offset {
+                continue;
+            }
+            let hash = chain::of_prefix(&mut opened, file.offset)
+                .with_context(|| format!("cannot read {name}"))?;
+            if hex(&hash) == file.hash {
+                return Ok((
+                    true,
+                    format!("{name} is {} of log {}, {} octets", file.path, log.log, file.offset),
+                ));
+            }
+        }
+    }
+    Ok((false, format!("{name} is none of the files that the certificate names, or was changed")))
+}
+
+fn shown(checked: &Checked) -> String {
+    let mut lines = Vec::new();
+    if checked.holds {
+        lines.push(format!(
+            "certificate {} holds: {} was empty, issued {}",
+            checked.number, checked.member, checked.issued
+        ));
+        lines.push(format!("  {}", checked.grade));
+    } else {
+        lines.push(format!("certificate {} does not hold", checked.number));
+    }
+    lines.push(format!("  signed with key {}", checked.key));
+    lines.extend(checked.findings.iter().map(|finding| format!("  {}", clean(finding))));
+    lines.join("\n")
+}
