@@ -123,7 +123,6 @@ impl Stage {
         let shown = self.lockgate.ok(&["certificate", "show", &number]).out;
         let file = self.lockgate.folder().join("certificate.json");
         fs::write(&file, shown).unwrap();
-        let log = self.log();
         let words = [
             "certificate",
             "verify",

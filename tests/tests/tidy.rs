@@ -152,6 +152,9 @@ fn the_example_configuration_names_every_key_and_no_other() {
         ("gate", keys_of!(Gate)),
         ("gate.tls", keys_of!(proxy::session::tls::Config)),
         ("gate.member", keys_of!(Member)),
+        ("journal", keys_of!(proxy::journal::Config)),
+        ("drain", keys_of!(control::config::Drain)),
+        ("maillog", keys_of!(control::config::Maillog)),
     ];
     for (section, known) in sections {
         let known: BTreeSet<String> = known.into_iter().collect();
@@ -177,6 +180,11 @@ fn the_example_configuration_is_accepted_also_with_what_is_commented_out() {
 #[test]
 fn the_values_of_the_example_configuration_are_the_defaults() {
     let mut config = Config::parse(&read(EXAMPLE), Path::new(EXAMPLE)).unwrap();
+    let own = control::config::Config::of(&config, Some(Path::new(EXAMPLE))).unwrap();
+    assert_eq!(format!("{:?}", own.drain), format!("{:?}", control::config::Drain::default()));
+    assert_eq!(own.logs.len(), 1, "it has a log");
+    config.drain.clear();
+    config.maillog.clear();
     let mut gates = std::mem::take(&mut config.gates);
     assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));
     assert!(gates.iter().any(|gate| gate.returns.is_some()), "it has a return gate");
@@ -213,6 +221,16 @@ fn only_keys_without_a_default_are_commented_out_in_the_example_configuration() 
         "key",
         "tls_name",
         "ca_file",
+        "sentinel_to",
+        "sentinel_from",
+        "next_of",
+        "zone",
+        "file",
+        "journald",
+        "syslog",
+        "mailboxes",
+        "unparsed_per_million_max",
+        "pattern",
     ];
     let text = read(EXAMPLE);
     let commented: BTreeSet<&str> =
@@ -386,6 +404,10 @@ fn clocks_are_read_in_listed_files_only() {
     }
     let allowed = [
         ("control/src/cli/journal.rs Timestamp::now", "a length of time before now"),
+        ("control/src/api.rs Timestamp::now", "a file that is handed in is of now, unless it says"),
+        ("control/src/cli/drain.rs Instant::now", "deadline of --wait"),
+        ("control/src/moment.rs Timestamp::now", "the clock that the watch and its process read"),
+        ("control/src/watch/source.rs Timestamp::now", "the year of the first lines"),
         ("control/src/cli/held.rs Timestamp::now", "ages of held messages"),
         ("control/src/cli/offline.rs Timestamp::now", "ages of held messages"),
         ("control/src/cli/release.rs Instant::now", "deadline of --wait"),

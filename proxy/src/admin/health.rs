@@ -196,6 +196,14 @@ impl Collector for Readings {
         )?;
         family(
             encoder,
+            (
+                "uncertain_messages",
+                "Held messages whose final reply was lost, and that nothing settled",
+            ),
+            gates.iter().map(|reading| (reading.labels(), reading.held.uncertain)),
+        )?;
+        family(
+            encoder,
             ("held_bytes", "Octets of mail data of held messages"),
             gates.iter().map(|reading| (reading.labels(), reading.held.bytes)),
         )?;
