@@ -209,11 +209,13 @@ struct Desk {
 
 impl Desk {
     /// The routes that ask for it are there only with it.
-    fn watch(&self) -> Result<&Handle, Response> {
-        self.watch.as_ref().map(|(watch, _)| watch).ok_or_else(|| {
-            problem(StatusCode::SERVICE_UNAVAILABLE, "control does not watch".into())
-        })
+    fn watch(&self) -> Option<&Handle> {
+        self.watch.as_ref().map(|(watch, _)| watch)
     }
+}
+
+fn absent() -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "control does not watch".into())
 }
 
 fn refused(refusal: &Refusal) -> Response {
@@ -232,59 +234,43 @@ fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
 }
 
 async fn drains(State(desk): State<Desk>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.reports().await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.reports().await)
 }
 
 async fn drain(State(desk): State<Desk>, Json(request): Json<DrainRequest>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.begin(request).await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.begin(request).await)
 }
 
 async fn drain_end(State(desk): State<Desk>, Json(request): Json<DrainEnd>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.end(request).await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.end(request).await)
 }
 
 async fn attest(State(desk): State<Desk>, Json(word): Json<Attestation>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.attest(word).await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.attest(word).await)
 }
 
 async fn waive(State(desk): State<Desk>, Json(waiver): Json<Waiver>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.waive(waiver).await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.waive(waiver).await)
 }
 
 async fn logs(State(desk): State<Desk>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.logs().await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.logs().await)
 }
 
 async fn certificates(State(desk): State<Desk>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.certificates().await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.certificates().await)
 }
 
 async fn certificate(State(desk): State<Desk>, InPath(number): InPath<String>) -> Response {
-    match desk.watch() {
-        Ok(watch) => answer(watch.certificate(number).await),
-        Err(response) => response,
-    }
+    let Some(watch) = desk.watch() else { return absent() };
+    answer(watch.certificate(number).await)
 }
 
 /// What is known of a file that is handed in.
@@ -303,7 +289,7 @@ async fn import(
     request: Request,
 ) -> Response {
     let Some((watch, folder)) = &desk.watch else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "control does not watch".into());
+        return absent();
     };
     let received = match receive(request.into_body(), folder).await {
         Ok(received) => received,

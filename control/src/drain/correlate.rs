@@ -12,7 +12,7 @@
 //!
 //! Not here: how lines look (`maillog`), whether a log is complete (`maillog::coverage`).
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -207,6 +207,12 @@ pub struct Foreign {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Chains {
     chains: HashMap<String, Chain>,
+    /// Names of chains that handed a message on inside, by its Message-ID.
+    #[serde(skip)]
+    inner: HashMap<String, BTreeSet<String>>,
+    /// Names of chains that are not bound.
+    #[serde(skip)]
+    loose: BTreeSet<String>,
     /// Ids that a hand-over inside named before their own lines came.
     expected: HashMap<String, OfferKey>,
     /// Offset of its clock.
@@ -354,6 +360,20 @@ impl Chains {
         }
     }
 
+    /// Makes what is not kept on disk from what is.
+    pub fn index(&mut self) {
+        self.inner.clear();
+        self.loose.clear();
+        for (name, chain) in &self.chains {
+            if matches!(chain.bound, Bound::No | Bound::Bypass) {
+                self.loose.insert(name.clone());
+            }
+            if let Some(id) = chain.message_id.as_ref().filter(|_| chain.inner) {
+                self.inner.entry(id.clone()).or_default().insert(name.clone());
+            }
+        }
+    }
+
     /// The chain of an arrival: a new one where the id was used before by another message.
     fn begin(
         &mut self,
@@ -384,7 +404,14 @@ impl Chains {
             self.seen.extend(identity(name, &old).into_iter().collect(), SEEN_MAX);
         } else {
             let first = old.first.map_or(old.seen, |(first, _)| first);
-            self.chains.insert(format!("{name}{FORMER}{}", first.0), old);
+            let former = format!("{name}{FORMER}{}", first.0);
+            if matches!(old.bound, Bound::No | Bound::Bypass) {
+                self.loose.insert(former.clone());
+            }
+            if let Some(id) = old.message_id.clone().filter(|_| old.inner) {
+                self.inner.entry(id).or_default().insert(former.clone());
+            }
+            self.chains.insert(former, old);
         }
     }
 
@@ -395,6 +422,9 @@ impl Chains {
         place: &Place,
         now: Moment,
     ) -> &mut Chain {
+        if !self.chains.contains_key(name) {
+            self.loose.insert(name.to_owned());
+        }
         self.chains.entry(name.to_owned()).or_insert_with(|| Chain {
             bound: Bound::No,
             first: stamp,
@@ -462,6 +492,9 @@ impl Chains {
 
     fn bound(&mut self, name: &str, bound: Bound, whose: Whose, desk: &mut Desk<'_>) {
         let Some(chain) = self.chains.get_mut(name) else { return };
+        if !matches!(bound, Bound::No | Bound::Bypass) {
+            self.loose.remove(name);
+        }
         chain.part |= whose == Whose::Part;
         let (part, message_id) = (chain.part, chain.message_id.clone());
         let judged = chain.bound == Bound::Bypass;
@@ -472,11 +505,13 @@ impl Chains {
             self.unjudge(name);
         }
         if part && let Some(message_id) = message_id {
-            let mut parents = self.chains.iter_mut();
-            let parent = parents.find(|(other, parent)| {
-                other.as_str() != name && parent.bound == bound && parent.awaits(&message_id)
+            let parents = self.inner.get(&message_id).into_iter().flatten();
+            let parent = parents.filter(|other| other.as_str() != name).find(|other| {
+                self.chains
+                    .get(other.as_str())
+                    .is_some_and(|parent| parent.bound == bound && parent.awaits(&message_id))
             });
-            if let Some((_, parent)) = parent {
+            if let Some(parent) = parent.and_then(|other| self.chains.get_mut(other)) {
                 parent.parts += 1;
             }
         }
@@ -675,7 +710,8 @@ impl Chains {
     /// there. `Some(None)`: several did, or it is not known whose it is; `None`: nobody did.
     fn handed_on(&self, name: &str, message_id: &str) -> Option<Option<Bound>> {
         let mut bound: Option<&Bound> = None;
-        for (other, parent) in &self.chains {
+        for other in self.inner.get(message_id)? {
+            let Some(parent) = self.chains.get(other) else { continue };
             if other != name && parent.awaits(message_id) {
                 if bound.is_some_and(|bound| *bound != parent.bound) {
                     return Some(None);
@@ -746,9 +782,13 @@ impl Chains {
             chain.message_id.get_or_insert_with(|| id.clone());
         }
         chain.inner |= disposition == Fate::Inner;
+        let handed_on = chain.message_id.clone().filter(|_| chain.inner);
         let ambiguous = chain.shadows && told.message_id.is_none();
         if chain.recipients.len() < RECIPIENTS_MAX || chain.recipients.contains_key(&to) {
             chain.recipients.insert(to.clone(), told.clone());
+        }
+        if let Some(id) = handed_on {
+            self.inner.entry(id).or_default().insert(name.to_owned());
         }
         self.bind(name, Some(&to), desk);
         let Some(chain) = self.chains.get(name) else { return };
@@ -771,15 +811,11 @@ impl Chains {
         // A part that came back before this line was written.
         let message_id = desk.ledger.offer(key).and_then(|offer| offer.message_id.clone());
         let Some(message_id) = message_id else { return };
-        let waiting: Vec<String> = self
-            .chains
-            .iter()
-            .filter(|(_, chain)| {
-                matches!(chain.bound, Bound::No | Bound::Bypass)
-                    && chain.message_id.as_ref() == Some(&message_id)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+        let waits = |name: &&String| {
+            let chain = self.chains.get(name.as_str());
+            chain.is_some_and(|chain| chain.message_id.as_ref() == Some(&message_id))
+        };
+        let waiting: Vec<String> = self.loose.iter().filter(waits).cloned().collect();
         for name in waiting {
             self.bind(&name, None, desk);
         }
@@ -922,13 +958,7 @@ impl Chains {
             });
             return;
         }
-        let unbound: Vec<String> = self
-            .chains
-            .iter()
-            .filter(|(_, chain)| matches!(chain.bound, Bound::No | Bound::Bypass))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in unbound {
+        for name in self.loose.clone() {
             self.bind(&name, None, desk);
             self.judge(&name, desk);
         }
@@ -954,6 +984,7 @@ impl Chains {
         });
         self.seen.extend(seen, SEEN_MAX);
         self.expected.retain(|_, key| ledger.offer(key).is_some());
+        self.index();
     }
 
     /// Says what an unbound chain is, once its offer would have been known.

@@ -27,6 +27,9 @@ use crate::moment::Moment;
 /// How long a settled offer is kept, for better evidence and for lines that come late.
 const KEPT_MS: i64 = 30_000;
 
+/// Stands in the index for mail without a Message-ID; none is empty.
+const NONE: &str = "";
+
 /// Equal prints that are told apart.
 const EQUAL_MAX: usize = NUMBERS.len();
 const NUMBERS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -467,7 +470,7 @@ impl Ledger {
         to: &str,
     ) -> impl Iterator<Item = (&'a OfferKey, &'a Offer)> + use<'a> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.offers.iter().filter(move |(_, offer)| {
+        self.of_message(NONE).filter(move |(_, offer)| {
             offer.message_id.is_none()
                 && same_address(&offer.from, &from)
                 && offer.items.iter().any(|item| same_address(&item.to, &to))
@@ -596,7 +599,7 @@ impl Ledger {
     fn let_go(&mut self, key: &OfferKey, offer: &Offer) {
         let sums = self.sums.entry((offer.member.clone(), offer.gate.clone())).or_default();
         count(sums, offer);
-        unindex(&mut self.by_message, offer.message_id.as_deref(), key);
+        unindex(&mut self.by_message, offer.message_id.as_deref().or(Some(NONE)), key);
         let reply = offer.server_id.as_deref().map(|id| reply_key(&offer.member, id));
         unindex(&mut self.by_reply, reply.as_deref(), key);
         let prints = &mut self.remembered;
@@ -744,9 +747,8 @@ fn index(
     key: &OfferKey,
     offer: &Offer,
 ) {
-    if let Some(id) = &offer.message_id {
-        by_message.entry(id.clone()).or_default().insert(key.clone());
-    }
+    let id = offer.message_id.as_deref().unwrap_or(NONE);
+    by_message.entry(id.to_owned()).or_default().insert(key.clone());
     if let Some(id) = &offer.server_id {
         by_reply.entry(reply_key(&offer.member, id)).or_default().insert(key.clone());
     }

@@ -84,6 +84,14 @@ impl Setting {
 }
 
 impl Books {
+    /// Makes what is not kept on disk from what is.
+    pub fn index(&mut self) {
+        self.ledger.index();
+        for book in self.logs.values_mut() {
+            book.chains.index();
+        }
+    }
+
     /// Takes a line of the journal, read with `entries`.
     pub fn entry(&mut self, line: &JournalLine, setting: &Setting, now: Moment) {
         self.ledger.entry(line, &setting.plan, &setting.limits, now);

@@ -647,10 +647,42 @@ fn books_read_from_disk_go_on_where_they_were() {
     stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
     let kept = postcard::to_stdvec(&stage.books).unwrap();
     stage.books = postcard::from_bytes(&kept).unwrap();
-    stage.books.ledger.index();
+    stage.books.index();
     stage.log(&sent(1, "4A100FF", TO[0]), 1000);
     assert_eq!(stage.fate("0A", TO[0]), Some((Column::Delivered, Key::Ident)));
     stage.taken(&mail("0B", &TO, "2@x", 2000), "4A200FF");
     stage.returned(&mail("", &TO, "2@x", 0), None, "relayed", 2500);
     assert_eq!(stage.fate("0B", TO[0]), Some((Column::Returned, Key::MessageId)));
+}
+
+/// Goal: memory follows what is inside, not the length of history.
+#[test]
+fn after_two_hundred_thousand_messages_the_books_hold_what_is_inside_and_a_bounded_memory() {
+    let mut stage = Stage::new();
+    stage.setting.limits.remembered_max = 20_000;
+    let mut kept = 0;
+    for number in 0..200_000_i64 {
+        let (at, id) = (number * 100, format!("{number:013}"));
+        // Ids are used again, but not that of the one that is still there.
+        let place = if number == 777 { 99_999 } else { number % 60_000 };
+        let queue_id = format!("{:08X}", 0xA000_0000_u32 + u32::try_from(place).unwrap());
+        let message_id = format!("{number}@x");
+        stage.taken(&mail(&id, &TO, &message_id, at), &queue_id);
+        stage.log(&accepted(at / 1000, &queue_id, &id, &message_id), at + 20);
+        if number != 777 {
+            stage.log(&sent(at / 1000, &queue_id, TO[0]), at + 40);
+        }
+        if number % 500 == 0 {
+            stage.tick(at);
+            kept = kept.max(stage.books.ledger.offers().count());
+        }
+    }
+    stage.tick(200_000 * 100 + 60_000);
+    assert_eq!(stage.inside(), TO, "the one that is stuck");
+    assert!(stage.sums_balance());
+    assert_eq!(stage.books.ledger.offers().count(), 1);
+    // Half a minute of history, at ten messages a second.
+    assert!(kept < 1_000, "{kept} offers were kept");
+    let octets = postcard::to_stdvec(&stage.books).unwrap().len();
+    assert!(octets < 16 << 20, "{octets} octets");
 }

@@ -279,7 +279,7 @@ impl Watcher {
         let signer = signer(&config)?;
         let store = Store::open(&config.data)?;
         let mut books: Books = store.get_packed("books")?.unwrap_or_default();
-        books.ledger.index();
+        books.index();
         let progress: BTreeMap<String, Progress> =
             store.get_packed("progress")?.unwrap_or_default();
         let now = Moment::now();

@@ -323,12 +323,13 @@ impl Watcher {
                 alive.member.as_ref().is_none_or(|member| *member == process.member)
             };
             // Other members of the gate go on; what is alive there is not ours to wait for.
-            if answer.quiet || !answer.alive.iter().any(member) {
-                if let Some(process) = self.drains.get_mut(target) {
-                    let mut fences = process.fences.iter_mut();
-                    if let Some(known) = fences.find(|known| known.gate == fence.gate) {
-                        known.quiet = Some(Moment::now());
-                    }
+            if !answer.quiet && answer.alive.iter().any(member) {
+                continue;
+            }
+            if let Some(process) = self.drains.get_mut(target) {
+                let mut fences = process.fences.iter_mut();
+                if let Some(known) = fences.find(|known| known.gate == fence.gate) {
+                    known.quiet = Some(Moment::now());
                 }
             }
         }

@@ -268,9 +268,7 @@ impl Tail {
     fn find(&mut self, each: &mut dyn FnMut(Told<'_>)) -> Result<Step, TailError> {
         let State::Find { known, unless } = &self.state else { return Ok(Step::Again) };
         let Listing::Files(files) = Files::list(&self.path)? else { return Ok(Step::Changing) };
-        if let Some(index) =
-            locate(&known.mark, &files.entries)?.filter(|index| files.is_followed(*index))
-        {
+        if let Some(index) = locate(&known.mark, &files.entries)? {
             let path = &files.entries[index].path;
             let Some(source) = Source::open(path)? else { return Ok(Step::Changing) };
             let reading = Reading::resume(source, known, self.options.line_max);

@@ -500,6 +500,22 @@ fn positions_and_the_chain_are_those_of_the_file() {
 }
 
 #[test]
+fn the_fingerprint_of_a_short_file_is_completed_while_it_grows() {
+    let mut scene = scene();
+    let mut octets = Vec::new();
+    for length in [10, 500, 500, 500] {
+        scene.write("mail.log", &format!("{}\n", "x".repeat(length - 1)));
+        scene.poll();
+        let known = scene.tail.checkpoint().reading.unwrap();
+        let content = fs::read(scene.path("mail.log")).unwrap();
+        assert_eq!(known.mark.fingerprint, crate::maillog::files::file::Fingerprint::of(&content));
+        octets.push(known.mark.fingerprint.octets);
+        scene.restart(&scene.tail.checkpoint());
+    }
+    assert_eq!(octets, [10, 510, 1010, 1024]);
+}
+
+#[test]
 fn a_damaged_or_strange_rotated_file_is_told_as_lost_and_the_next_is_read() {
     let mut scene = scene();
     scene.write("mail.log", "one\n");
