@@ -103,7 +103,10 @@ impl Stage {
             last = self.report();
             holds(&last).then(|| last.clone())
         });
-        found.unwrap_or_else(|| panic!("not in time: {what}: {last:#}"))
+        found.unwrap_or_else(|| {
+            let logs = self.lockgate.cli(&["logs", "status"]).said();
+            panic!("not in time: {what}: {last:#}\n{logs}")
+        })
     }
 
     fn log(&self) -> PathBuf {
@@ -322,4 +325,92 @@ fn without_an_opening_balance_nothing_is_certified_and_the_report_says_what_to_t
     assert_eq!(lockgate.cli(&["drain", "nobody"]).code, 1);
     assert_eq!(lockgate.cli(&["waive", "sems1", "no-opening", "--reason", "x"]).code, 1);
     assert_eq!(lockgate.cli(&["attest", "sems1", "queue-empty", "--reason", "x"]).code, 1);
+}
+
+/// Goal: a clock that is two minutes ahead changes nothing of the proof, and is shown.
+#[test]
+fn a_server_whose_clock_is_two_minutes_ahead_is_drained_and_its_clock_shown() {
+    let stage = Stage::new(Log::HandedIn);
+    stage.send(1);
+    assert_eq!(stage.drain(&[]).code, 3);
+    stage.until("the mark is taken", |report| text(report, "phase") == "watching");
+    stage.mta.wait_for(3, LONG);
+    stage.server.wait_for_log(&["operator@example.test", "status=sent", "smtp["]);
+    stage.server.postfix().wait_until_empty(LONG);
+    let ahead: String = stage.server.postfix().log().lines().map(two_minutes_ahead).collect();
+    let file = stage.lockgate.folder().join("ahead.log");
+    fs::write(&file, ahead).unwrap();
+    stage.lockgate.ok(&["logs", "import", file.to_str().unwrap(), "--log", "keys-log"]);
+    let log = stage.lockgate.ok(&["logs", "status", "-o", "json"]).json();
+    let (low, high) = (log["skew_ms"][0].as_i64().unwrap(), log["skew_ms"][1].as_i64().unwrap());
+    assert!(low <= 120_000 && high >= 119_000 && high - low < 5_000, "{low} to {high}");
+    let left = ["uncovered:keys-log"];
+    let report = stage.until("nothing but the beginning of the log is doubted", |report| {
+        text(report, "phase") == "drained" || doubts(report) == left
+    });
+    if text(&report, "phase") != "drained" {
+        let waive = ["waive", "sems1", left[0], "--by", "op", "--reason", "started then"];
+        stage.lockgate.ok(&waive);
+    }
+    let report = stage.until("drained", |report| text(report, "phase") == "drained");
+    assert_eq!(report["sums"]["outbound"]["inside"], 0);
+}
+
+/// `Nov 24 22:16:04 …`, two minutes later; the stories do not run over midnight twice.
+fn two_minutes_ahead(line: &str) -> String {
+    let number = |range: std::ops::Range<usize>| line[range].parse::<u32>().unwrap();
+    let seconds = number(7..9) * 3600 + number(10..12) * 60 + number(13..15) + 120;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let day = number(4..6) + seconds / 86_400;
+    format!("{} {day:2} {hour:02}:{minute:02}:{second:02}{}\n", &line[..3], &line[15..])
+}
+
+#[test]
+fn a_gap_in_the_journal_is_a_doubt_until_somebody_answers_for_it() {
+    let mut stage = Stage::new(Log::Followed);
+    let folder = stage.lockgate.data().join("journal");
+    let aside = stage.lockgate.data().join("journal-aside");
+    stage.lockgate.stop();
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "not a folder").unwrap();
+    stage.lockgate.serve();
+    stage.send(1);
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    wait::until_true("the journal is written again", LONG, || {
+        stage.lockgate.metrics().value("lockgate_journal_failing", &[]) == Some(0.0)
+    });
+    stage.mta.wait_for(2, LONG);
+    assert_eq!(stage.drain(&[]).code, 3);
+    let only_gap = |report: &Value| {
+        let doubts = doubts(report);
+        let known = |doubt: &String| doubt.starts_with("gap:") || doubt.starts_with("bypass:");
+        !doubts.is_empty() && doubts.iter().all(known)
+    };
+    let report = stage.until("the gap is named", |report| {
+        text(report, "phase") == "watching" && only_gap(report)
+    });
+    assert!(doubts(&report).iter().any(|doubt| doubt.starts_with("gap:")), "{report:#}");
+    for doubt in doubts(&report) {
+        stage.lockgate.ok(&["waive", "sems1", &doubt, "--by", "op", "--reason", "one, by hand"]);
+    }
+    let report = stage.until("drained", |report| text(report, "phase") == "drained");
+    assert!(stage.verified(&report).to_string().contains("one, by hand"));
+}
+
+/// Goal: control killed in the middle of a drain goes on with it, and counts nothing twice.
+#[test]
+fn a_drain_goes_on_after_lockgate_was_killed() {
+    let mut stage = Stage::new(Log::Followed);
+    stage.server.hold();
+    stage.send(1);
+    assert_eq!(stage.drain(&[]).code, 3);
+    stage.until("the mark is taken", |report| text(report, "phase") == "watching");
+    stage.lockgate.kill();
+    stage.server.let_go();
+    stage.lockgate.serve();
+    stage.server.postfix().flush();
+    let report = stage.until("drained", |report| text(report, "phase") == "drained");
+    assert_eq!(report["sums"]["outbound"]["handed"], 3, "{report:#}");
+    assert_eq!(stage.verified(&report)["holds"], true);
 }

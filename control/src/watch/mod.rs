@@ -375,10 +375,14 @@ impl Watcher {
 
     fn read_logs(&mut self) -> bool {
         let now = Moment::now();
-        let mut more = false;
+        let (mut more, mut placed) = (false, false);
         for intake in &mut self.intakes {
             more |= intake.poll(&mut self.books, &self.config.setting, now);
             self.changed |= std::mem::take(&mut intake.moved);
+            placed |= std::mem::take(&mut intake.placed);
+        }
+        if placed {
+            self.keep();
         }
         more
     }

@@ -67,6 +67,8 @@ pub struct Intake {
     pub error: Option<String>,
     /// Something was read since this was last asked.
     pub moved: bool,
+    /// Its first place is known and must be kept at once: a start without it would begin at the end.
+    pub placed: bool,
 }
 
 enum Way {
@@ -149,7 +151,16 @@ impl Intake {
                 Way::Feed(feed)
             }
         };
-        Ok(Self { log: log.clone(), reader, clock, way, progress, error: None, moved: false })
+        Ok(Self {
+            log: log.clone(),
+            reader,
+            clock,
+            way,
+            progress,
+            error: None,
+            moved: false,
+            placed: false,
+        })
     }
 
     /// The log.
@@ -161,15 +172,18 @@ impl Intake {
     /// Begins or goes on with the piece that is followed.
     pub fn begin(&mut self, books: &mut Books, now: Moment) {
         let book = books.logs.entry(self.log.plan.name.clone()).or_default();
-        let kept = matches!(self.log.source, Source::File { .. } | Source::Journald(_));
+        // Without a place to go on from, what was written meanwhile is not known.
+        let kept = match self.log.source {
+            Source::File { .. } => self.progress.file.is_some(),
+            Source::Journald(_) => self.progress.cursor.is_some(),
+            Source::Syslog(_) | Source::Import => false,
+        };
         match self.progress.piece {
             Some(piece) if kept => book.chains.go_on(piece),
             // Lines that came by the network while nobody listened are gone.
             _ => match self.log.source {
-                Source::Import => {}
-                Source::File { history: true, .. } => {
-                    self.progress.piece = Some(book.chains.begin_piece(None));
-                }
+                // A file begins when it is opened.
+                Source::Import | Source::File { .. } => {}
                 _ => self.progress.piece = Some(book.chains.begin_piece(Some(now))),
             },
         }
@@ -201,7 +215,14 @@ impl Intake {
             let from = if history { Start::Beginning { history: true } } else { Start::Now };
             let options = Options { from, ..Options::default() };
             match Tail::open(path, self.progress.file.clone(), options) {
-                Ok(opened) => *tail = Some(Box::new(opened)),
+                Ok(opened) => {
+                    *tail = Some(Box::new(opened));
+                    if self.progress.file.is_none() {
+                        let book = books.logs.entry(self.log.plan.name.clone()).or_default();
+                        let from = (!history).then(Moment::now);
+                        self.progress.piece = Some(book.chains.begin_piece(from));
+                    }
+                }
                 Err(error) => {
                     self.error = Some(error.to_string());
                     return false;
@@ -233,6 +254,7 @@ impl Intake {
                 hash: hex(&chain),
             }),
         });
+        self.placed |= self.progress.file.is_none();
         self.progress.file = Some(tail.checkpoint());
         self.finished(finished);
         match polled {
@@ -272,6 +294,7 @@ impl Intake {
                     };
                     let lines = Lines { file: &file, offset: 0, lines: &arrived.line };
                     self.lines(&lines, books, setting, now);
+                    self.placed |= self.progress.cursor.is_none() && cursor.is_some();
                     self.progress.cursor = cursor.or(self.progress.cursor.take());
                     self.error = None;
                 }
