@@ -769,8 +769,12 @@ fn unindex(index: &mut HashMap<String, BTreeSet<OfferKey>>, name: Option<&str>, 
 fn offer_of(line: &JournalLine, plan: &Plan) -> Option<(OfferKey, Offer)> {
     let doing = line.doing.clone()?;
     let gate = line.gate.clone()?;
+    // Reports of ours may go to a host that is no member; return gates hand nothing to a member.
+    let member = line.member.clone()?;
+    let known = plan.gates.get(&gate)?;
     if !matches!(doing.as_str(), "pass" | "replay" | "dsn" | "probe")
-        || plan.gates.get(&gate).is_some_and(|plan| plan.returns.is_some())
+        || known.returns.is_some()
+        || !known.members.contains(&member)
     {
         return None;
     }
@@ -786,7 +790,7 @@ fn offer_of(line: &JournalLine, plan: &Plan) -> Option<(OfferKey, Offer)> {
         (!refused(path)).then_some(Item { path, to, state: State::Inside(None) })
     };
     let offer = Offer {
-        member: line.member.clone()?,
+        member,
         gate,
         doing,
         began: line.began.as_deref().and_then(Moment::parse).unwrap_or(at),

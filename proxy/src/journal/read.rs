@@ -167,7 +167,15 @@ impl Reader {
 
     /// Opens the file of the cursor, or the oldest behind it. False: there is none yet.
     fn open(&mut self) -> Result<bool, ReadError> {
-        let Some(number) = self.first_from(self.cursor.file)? else { return Ok(false) };
+        let Some(number) = self.first_from(self.cursor.file)? else {
+            // Every file is of a lower number than the one that was read: the journal was begun anew.
+            let from = self.cursor.file;
+            if self.cursor.offset > 0 && self.first_from(0)?.is_some() {
+                self.cursor = Cursor::START;
+                return Err(ReadError::Gone { from, to: from });
+            }
+            return Ok(false);
+        };
         if number != self.cursor.file {
             let from = self.cursor.file;
             self.cursor = Cursor { file: number, offset: 0 };
@@ -183,6 +191,13 @@ impl Reader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.open(),
             Err(source) => return Err(ReadError::Io { path, source }),
         };
+        if file.size().map_err(|source| ReadError::Io { path: path.clone(), source })?
+            < self.cursor.offset
+        {
+            // Another file of that number: the one that was read is gone.
+            self.cursor = Cursor { file: number, offset: 0 };
+            return Err(ReadError::Gone { from: number, to: number });
+        }
         self.file = Some((number, file));
         self.chunk.clear();
         self.start = self.cursor.offset;

@@ -469,3 +469,28 @@ fn files_that_go_under_a_reader_are_told() {
     assert!(matches!(gone, Err(ReadError::Gone { from: 2, .. })), "{gone:?}");
     assert!(matches!(reader.read(), Ok(Some(Entry::Opened(_)))));
 }
+
+/// Goal: a journal that was taken away and begun anew is not taken for one in which nothing happens.
+#[test]
+fn a_journal_that_was_begun_anew_is_read_from_its_beginning_and_said_to_be_gone() {
+    let old = Arc::new(FaultyDisk::default());
+    let journal = open(&old, "boot", 1);
+    for id in 2..60 {
+        journal.offered(offered(id));
+        journal.ended(ended(id));
+    }
+    let cursor = journal.position(60 * S);
+    assert!(cursor.file > 1 && cursor.offset > 0);
+    let new = Arc::new(FaultyDisk::default());
+    let journal = open(&new, "boot", 70);
+    journal.offered(offered(71));
+    journal.tick(72 * S);
+    for cursor in [cursor, Cursor { file: 1, offset: 1 << 20 }] {
+        let shared: Arc<dyn Disk> = Arc::clone(&new) as _;
+        let mut reader = Reader::new(shared, Path::new("journal"), cursor);
+        assert!(matches!(reader.read(), Err(ReadError::Gone { .. })), "{cursor:?}");
+        assert!(matches!(reader.read().unwrap(), Some(Entry::Opened(_))));
+        assert!(matches!(reader.read().unwrap(), Some(Entry::Offered(_))));
+        assert!(reader.read().unwrap().is_none());
+    }
+}
