@@ -265,7 +265,7 @@ fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
             if from.is_empty() {
                 return Err(format!("`from` is missing: {member} is not named by an IP address"));
             }
-            Role::Next { from }
+            Role::Next { member: member.clone(), from }
         }
         (Some(member), None) | (None, Some(member)) => {
             return Err(format!("no forward gate has a member {member:?}"));
@@ -307,6 +307,7 @@ fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
             leaves: entry.leaves,
             mailboxes,
             ids_of_connections: dialect == Dialect::Sems,
+            udp,
         },
         terms: LogTerms {
             missing_max: entry.missing_max,

@@ -56,27 +56,33 @@ pub struct Store {
 
 /// Values to be written together.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<(String, Option<Vec<u8>>)>);
+pub struct Batch {
+    values: Vec<(String, Option<Vec<u8>>)>,
+    /// A value that could not be put into its form, and why: then nothing is written.
+    wrong: Option<(String, String)>,
+}
 
 impl Batch {
     /// A value as JSON: people may look at it.
     pub fn put<T: Serialize>(&mut self, key: &str, value: &T) {
-        // Types of ours, with names as keys, have a form in JSON.
-        if let Ok(octets) = serde_json::to_vec(value) {
-            self.0.push((key.to_owned(), Some(octets)));
+        self.formed(key, serde_json::to_vec(value).map_err(|error| error.to_string()));
+    }
+
+    fn formed(&mut self, key: &str, form: Result<Vec<u8>, String>) {
+        match form {
+            Ok(octets) => self.values.push((key.to_owned(), Some(octets))),
+            Err(why) => self.wrong = Some((key.to_owned(), why)),
         }
     }
 
     /// A large value, in postcard.
     pub fn put_packed<T: Serialize>(&mut self, key: &str, value: &T) {
-        if let Ok(octets) = postcard::to_stdvec(value) {
-            self.0.push((key.to_owned(), Some(octets)));
-        }
+        self.formed(key, postcard::to_stdvec(value).map_err(|error| error.to_string()));
     }
 
     /// No value any more.
     pub fn remove(&mut self, key: &str) {
-        self.0.push((key.to_owned(), None));
+        self.values.push((key.to_owned(), None));
     }
 }
 
@@ -116,10 +122,13 @@ impl Store {
     /// # Errors
     /// When the disk refuses; then none of them is written.
     pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        if let Some((key, why)) = batch.wrong {
+            return Err(StoreError::Form { path: self.path.clone(), key, why });
+        }
         let write = self.database.begin_write().map_err(|error| self.failed(error))?;
         {
             let mut table = write.open_table(VALUES).map_err(|error| self.failed(error))?;
-            for (key, value) in batch.0 {
+            for (key, value) in batch.values {
                 let done = match value {
                     Some(octets) => table.insert(key.as_str(), octets.as_slice()).map(drop),
                     None => table.remove(key.as_str()).map(drop),

@@ -104,7 +104,8 @@ pub(super) async fn run(desk: &Desk, drain: Drain, out: &mut Out) -> anyhow::Res
         show(&reports, out)?;
         return Ok(exit(&reports));
     }
-    let whole = |length: Duration| u32::try_from(length.as_secs()).unwrap_or(u32::MAX);
+    let whole =
+        |length: Duration| u32::try_from(length.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
     let request = DrainRequest {
         targets: drain.targets.clone(),
         quiet_s: drain.quiet_period.map(whole),
@@ -199,12 +200,10 @@ fn age(since: Moment) -> String {
 /// Drained, mail is inside, or nobody can know; the worst of several.
 fn exit(reports: &[DrainReport]) -> Exit {
     let said = |wanted: Said| reports.iter().any(|report| report.said == Some(wanted));
-    let ended = |report: &DrainReport| report.phase == Phase::Ended;
-    if reports.is_empty() || reports.iter().all(ended) {
-        Exit::Inconclusive
-    } else if said(Said::Pending) {
+    let left = |report: &DrainReport| report.phase.is_over() && !report.items.is_empty();
+    if said(Said::Pending) || reports.iter().any(left) {
         Exit::No
-    } else if reports.iter().all(|report| report.phase == Phase::Drained || ended(report)) {
+    } else if !reports.is_empty() && reports.iter().all(|one| one.phase == Phase::Drained) {
         Exit::Yes
     } else {
         Exit::Inconclusive

@@ -67,6 +67,8 @@ pub enum Role {
     },
     /// The log of the host behind a member: what it gets from there has left.
     Next {
+        /// The member.
+        member: String,
         /// Addresses of the member, as that host sees them.
         from: Vec<IpAddr>,
     },
@@ -88,6 +90,8 @@ pub struct LogPlan {
     pub mailboxes: Vec<String>,
     /// Ids are those of connections, and start anew in each process.
     pub ids_of_connections: bool,
+    /// It comes by UDP: lines can be lost and forged.
+    pub udp: bool,
 }
 
 /// What a chain belongs to.
@@ -147,6 +151,8 @@ struct Chain {
     client: Option<IpAddr>,
     /// The line with which it began was read.
     accepted: bool,
+    /// It was seen in the queue, or beyond.
+    queued: bool,
     /// A line showed that it came from outside.
     arrived: bool,
     ident: Option<String>,
@@ -234,6 +240,8 @@ pub struct Chains {
     pub bypass_samples: Vec<Foreign>,
     /// Mail that the server made itself.
     pub own: u64,
+    /// Messages of a time that is not remembered any more: ours, or mail that came past us.
+    pub forgotten: u64,
     /// Chains whose first line was not an arrival: they began before the log.
     pub fragments: u64,
 }
@@ -320,10 +328,12 @@ impl Chains {
                 chain.client = chain.client.or(*client);
                 chain.arrived |= client.is_some() || desk.log.ids_of_connections;
                 chain.count = recipients.or(chain.count);
+                chain.queued = true;
                 if let Some(id) = message_id {
                     chain.message_id = Some(id.to_owned());
                 }
                 self.bind(&name, None, desk);
+                self.note_queued(&name, desk);
             }
             // A message without the field: nothing to know it by.
             What::MessageId { message_id, .. } if bare(message_id).is_empty() => {}
@@ -432,6 +442,7 @@ impl Chains {
             place: place.clone(),
             client: None,
             accepted: false,
+            queued: false,
             arrived: false,
             ident: None,
             message_id: None,
@@ -527,8 +538,19 @@ impl Chains {
         }
         self.shows_idents |= by == Key::Ident;
         desk.ledger.logged(&key);
+        self.note_queued(name, desk);
         for (to, told) in &told {
             apply(&key, by, to, told, desk);
+        }
+    }
+
+    /// Says to the ledger that the offer of a chain is, or was, in the queue.
+    fn note_queued(&self, name: &str, desk: &mut Desk<'_>) {
+        if let Some(chain) = self.chains.get(name)
+            && chain.queued
+            && let Bound::Offer(key, _) = &chain.bound
+        {
+            desk.ledger.queued(key);
         }
     }
 
@@ -566,8 +588,14 @@ impl Chains {
     /// The first time between `from` and `until`, by our clock, that no piece covers. Pieces that nearly touch are
     /// taken for one: files of a log that was rotated begin with the line behind the last.
     #[must_use]
-    pub fn uncovered(&self, from: Moment, until: Moment) -> Option<(Moment, Moment)> {
-        let (low, high) = self.skew.bounds().unwrap_or_default();
+    pub fn uncovered(
+        &self,
+        from: Moment,
+        until: Moment,
+        limits: &Limits,
+    ) -> Option<(Moment, Moment)> {
+        let most = limits.skew_max_ms;
+        let (low, high) = self.skew.bounds().unwrap_or((-most, most));
         let ours = |piece: &Piece| {
             let span = piece.span.map(|(first, last)| (first.plus(-low), last.plus(-high)));
             let shown = piece.shown;
@@ -630,7 +658,10 @@ impl Chains {
         };
         let of_member = |(_, offer): &(&OfferKey, &Offer)| offer.member == member && in_time(offer);
         if let Some(ident) = &chain.ident {
-            if let Some(key) = self.one_free(ledger.of_id(ident).filter(of_member)) {
+            // Our id is unique: where only one attempt has it, no clock is asked.
+            let of_id = || ledger.of_id(ident).filter(|(_, offer)| offer.member == *member);
+            let one = self.one_free(of_id()).or_else(|| self.one_free(of_id().filter(of_member)));
+            if let Some(key) = one {
                 return Some((Bound::Offer(key, Key::Ident), Whose::Arrival));
             }
             // Queued anew inside: the ident is the id of the chain before.
@@ -671,12 +702,10 @@ impl Chains {
             let known = known.filter(|(_, offer)| {
                 !by_ident(offer) && !offer.logged && offer.items.iter().any(Item::may_come_out)
             });
-            if ours {
-                let one = match recipient {
-                    Some(to) => only_with(known, to),
-                    None => self.one_free(known),
-                };
-                if let Some(key) = one {
+            // Of several messages with one Message-ID the recipient tells which; one that was let go may be meant too.
+            if ours && let Some(to) = recipient {
+                let one = only_with(known, to);
+                if let Some(key) = one.filter(|_| !ledger.remembers_message(member, message_id)) {
                     return Some((Bound::Offer(key, Key::MessageId), Whose::Arrival));
                 }
             }
@@ -751,7 +780,7 @@ impl Chains {
     ) {
         let at = stamp.map_or(desk.now, |(at, _)| at);
         let to = bare(recipient.recipient).to_owned();
-        if let Role::Next { from } = desk.log.role.clone() {
+        if let Role::Next { from, .. } = desk.log.role.clone() {
             self.out(name, &to, recipient, (stamp, at), place, &from, desk);
             return;
         }
@@ -782,6 +811,7 @@ impl Chains {
             chain.message_id.get_or_insert_with(|| id.clone());
         }
         chain.inner |= disposition == Fate::Inner;
+        chain.queued = true;
         let handed_on = chain.message_id.clone().filter(|_| chain.inner);
         let ambiguous = chain.shadows && told.message_id.is_none();
         if chain.recipients.len() < RECIPIENTS_MAX || chain.recipients.contains_key(&to) {
@@ -791,6 +821,7 @@ impl Chains {
             self.inner.entry(id).or_default().insert(name.to_owned());
         }
         self.bind(name, Some(&to), desk);
+        self.note_queued(name, desk);
         let Some(chain) = self.chains.get(name) else { return };
         if let Bound::Offer(key, by) = chain.bound.clone() {
             if !ambiguous {
@@ -931,6 +962,7 @@ impl Chains {
         if chain.bound == Bound::Bypass {
             self.unjudge(name);
         }
+        self.loose.remove(name);
         let Bound::Offer(key, by) = chain.bound else { return };
         let Some(offer) = desk.ledger.offer(&key) else { return };
         let rest: Vec<String> = offer.inside().map(|item| item.to.clone()).collect();
@@ -945,6 +977,8 @@ impl Chains {
         self.bind(name, None, desk);
         let Some(chain) = self.chains.get_mut(name) else { return };
         chain.removed.get_or_insert(desk.now);
+        chain.queued = true;
+        self.note_queued(name, desk);
         self.expected.remove(name);
     }
 
@@ -1010,7 +1044,8 @@ impl Chains {
         } else if inner || !chain.arrived && chain.client.is_none() {
             self.own += 1;
             chain.bound = Bound::Own;
-        } else if forgotten {
+        } else if forgotten && chain.is_ended() {
+            self.forgotten += 1;
             chain.bound = Bound::Past;
         } else {
             chain.bound = Bound::Bypass;
@@ -1059,13 +1094,22 @@ impl Chains {
     }
 
     /// Is there an unbound arrival that may be something handed over in this time?
-    pub(super) fn may_hide(&self, window: (Moment, Moment), limits: &Limits) -> bool {
-        self.chains.values().any(|chain| {
-            matches!(chain.bound, Bound::No | Bound::Bypass)
-                && chain
-                    .first
-                    .is_none_or(|first| self.skew.allows(first, window, limits.skew_max_ms))
-        })
+    pub(super) fn may_hide(
+        &self,
+        key: &OfferKey,
+        offer: &Offer,
+        window: (Moment, Moment),
+        limits: &Limits,
+    ) -> bool {
+        let hides = |chain: &Chain| {
+            // The clock of the log may have been set: names, and when the line came, count too.
+            let named = chain.ident.as_ref() == Some(&key.id)
+                || offer.message_id.is_some() && chain.message_id == offer.message_id;
+            let then = |first| self.skew.allows(first, window, limits.skew_max_ms);
+            let came = chain.seen >= window.0 && chain.seen <= window.1;
+            named || came || chain.first.is_none_or(then)
+        };
+        self.loose.iter().filter_map(|name| self.chains.get(name)).any(hides)
     }
 }
 
@@ -1078,7 +1122,10 @@ fn queue_id(name: &str) -> &str {
 /// What tells a message in a log from every other: its id, and when it began.
 fn identity(name: &str, chain: &Chain) -> Option<u64> {
     let (first, _) = chain.first.filter(|_| chain.accepted || chain.arrived)?;
-    Some(fingerprint(&[queue_id(name), &first.0.to_string()]))
+    let name = name.split(FORMER).next().unwrap_or(name);
+    // A connection may bring several messages in one second; their first line names the Message-ID.
+    let message_id = chain.message_id.as_deref().filter(|_| name.contains('/'));
+    Some(fingerprint(&[name, &first.0.to_string(), message_id.unwrap_or_default()]))
 }
 
 fn foreign(name: &str, chain: &Chain) -> Foreign {

@@ -231,8 +231,10 @@ pub struct Offer {
     pub server_id: Option<String>,
     /// How it ended.
     pub end: End,
-    /// A log of the server shows it: it was taken.
+    /// A log of the server shows that it came in; it may have been thrown away before its end.
     pub logged: bool,
+    /// A log of the server shows it in the queue, or beyond.
+    pub queued: bool,
     /// Its forward-paths that the server may have.
     pub items: Vec<Item>,
     /// When the last item was settled, by our clock.
@@ -267,7 +269,7 @@ impl Offer {
             State::Settled(evidence) => evidence.column != Column::Refused,
             State::Inside(sight) => sight.is_some(),
         };
-        self.logged || matches!(self.end, End::Taken { .. }) || self.items.iter().any(shown)
+        self.queued || matches!(self.end, End::Taken { .. }) || self.items.iter().any(shown)
     }
 }
 

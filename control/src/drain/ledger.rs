@@ -34,6 +34,9 @@ const NONE: &str = "";
 const EQUAL_MAX: usize = NUMBERS.len();
 const NUMBERS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
+/// How long an offer is kept that was proven absent: a line that shows it after all must find it.
+const ABSENT_KEPT_MS: i64 = 3_600_000;
+
 /// Gaps of the journal that are kept by name.
 const GAPS_MAX: usize = 1000;
 
@@ -233,6 +236,10 @@ impl Ledger {
             why: line.why.clone().unwrap_or_default(),
             hides_offers: line.hides_offers || line.what == JournalWhat::Unreadable,
         };
+        // Where only ends are missing, every offer is known.
+        if !gap.hides_offers {
+            return;
+        }
         if self.gaps.len() < GAPS_MAX {
             self.gaps.push(gap);
         } else {
@@ -299,21 +306,21 @@ impl Ledger {
         let journal =
             |gate: &str| Place::Journal { gate: gate.to_owned(), cursor: line.cursor.clone() };
         let Some(offer) = self.offers.get_mut(&key) else { return };
-        offer.end = match outcome {
-            "relayed" => End::Taken { at },
-            _ => End::Uncertain { at },
-        };
         let place = journal(&offer.gate);
+        // The outcome of the whole is the worst of all: a 250 for one path is a 250.
+        let mut taken = false;
         for item in &mut offer.items {
             let own = line.others.iter().find(|other| other.path == item.path);
             let (outcome, reply) =
                 own.map_or((outcome, reply.as_str()), |own| (&own.outcome, &own.reply));
+            taken |= outcome == "relayed";
             if matches!(outcome, "refused" | "deferred") {
                 let (place, text) = (place.clone(), reply.to_owned());
                 let key = Key::Journal;
                 settle(item, Evidence { column: Column::Refused, key, place, at, text });
             }
         }
+        offer.end = if taken { End::Taken { at } } else { End::Uncertain { at } };
         if let Some(id) = maillog::id_in_reply(&reply) {
             offer.server_id = Some(id.to_owned());
             let keys = self.by_reply.entry(reply_key(&offer.member, id)).or_default();
@@ -541,11 +548,23 @@ impl Ledger {
         self.offers.iter()
     }
 
-    /// A log of the server shows this offer.
+    /// A log of the server shows this offer coming in.
     pub(super) fn logged(&mut self, key: &OfferKey) {
         if let Some(offer) = self.offers.get_mut(key) {
             offer.logged = true;
         }
+    }
+
+    /// A log of the server shows this offer in the queue.
+    pub(super) fn queued(&mut self, key: &OfferKey) {
+        if let Some(offer) = self.offers.get_mut(key) {
+            offer.queued = true;
+        }
+    }
+
+    /// Was an offer to this member of this Message-ID settled and let go before any log showed it?
+    pub(super) fn remembers_message(&self, member: &str, message_id: &str) -> bool {
+        self.remembered.has(&numbered(&["message", member, message_id], &0))
     }
 
     /// Settles the item of this address. A better place of evidence replaces a lesser one while the offer is kept.
@@ -562,8 +581,10 @@ impl Ledger {
     pub(super) fn sight(&mut self, key: &OfferKey, to: &str, sight: &Sight) {
         let Some(offer) = self.offers.get_mut(key) else { return };
         for item in offer.items.iter_mut().filter(|item| same_address(&item.to, to)) {
-            if let State::Inside(last) = &mut item.state {
-                *last = Some(sight.clone());
+            // What was proven absent and is seen was never absent.
+            if item.is_inside() || item.is_absent() {
+                item.state = State::Inside(Some(sight.clone()));
+                offer.settled_at = None;
             }
         }
     }
@@ -580,8 +601,10 @@ impl Ledger {
     /// Lets go of offers that were settled a while ago, and counts them.
     pub fn tick(&mut self, limits: &Limits, now: Moment) {
         let done = |offer: &Offer| {
+            let absent = offer.items.iter().any(Item::is_absent);
+            let kept = if absent { ABSENT_KEPT_MS } else { KEPT_MS };
             !matches!(offer.end, End::Open)
-                && offer.settled_at.is_some_and(|at| now.since(at) >= KEPT_MS)
+                && offer.settled_at.is_some_and(|at| now.since(at) >= kept)
         };
         let due: Vec<OfferKey> = self
             .offers
@@ -665,6 +688,19 @@ impl Ledger {
         (&self.gaps, self.gaps_more)
     }
 
+    /// Items inside of members that are none of these.
+    #[must_use]
+    pub fn inside_elsewhere(&self, members: &BTreeSet<&str>) -> BTreeMap<String, u64> {
+        let mut found = BTreeMap::new();
+        for offer in self.offers.values().filter(|one| !members.contains(one.member.as_str())) {
+            let count = u64::try_from(offer.inside().count()).unwrap_or(u64::MAX);
+            if count > 0 {
+                *found.entry(offer.member.clone()).or_default() += count;
+            }
+        }
+        found
+    }
+
     /// When the latest offer to this member was made, but for probes.
     #[must_use]
     pub fn latest_offer(&self, member: &str) -> Option<Moment> {
@@ -696,7 +732,8 @@ fn settle(item: &mut Item, evidence: Evidence) {
     let better = match &item.state {
         State::Inside(_) => true,
         State::Settled(known) => {
-            evidence.column == Column::Returned && known.column != Column::Returned
+            known.key == Key::Absence && evidence.key != Key::Absence
+                || evidence.column == Column::Returned && known.column != Column::Returned
         }
     };
     if better {
@@ -800,6 +837,7 @@ fn offer_of(line: &JournalLine, plan: &Plan) -> Option<(OfferKey, Offer)> {
         server_id: None,
         end: End::Open,
         logged: false,
+        queued: false,
         items: line.to.iter().enumerate().filter_map(item).collect(),
         settled_at: None,
     };

@@ -123,9 +123,9 @@ impl Books {
         }
     }
 
-    /// A line of a log was read.
-    pub fn read(&mut self, log: &str, now: Moment) {
-        self.logs.entry(log.to_owned()).or_default().coverage.read(now);
+    /// A line of a log was read; `live`: as it was written, not from a file that was handed in.
+    pub fn read(&mut self, log: &str, now: Moment, live: bool) {
+        self.logs.entry(log.to_owned()).or_default().coverage.read(now, live);
     }
 
     /// Lines of a log may be missing.
@@ -161,24 +161,23 @@ impl Books {
     /// none, nobody knows yet.
     #[must_use]
     pub fn what_became_of(&self, id: &str) -> Option<bool> {
-        let mut uncertain = None;
-        for (_, offer) in self.ledger.of_id(id) {
-            if offer.is_taken() {
-                return Some(true);
-            }
-            if matches!(offer.end, End::Uncertain { .. }) {
-                uncertain = Some(offer);
-            }
+        // What became of an earlier attempt, perhaps for other recipients, says nothing of the last.
+        let (_, last) = self.ledger.of_id(id).last()?;
+        if !matches!(last.end, End::Uncertain { .. }) {
+            return None;
         }
-        let absent = uncertain?.items.iter().all(item::Item::is_absent);
-        absent.then_some(false)
+        if last.is_taken() {
+            return Some(true);
+        }
+        last.items.iter().all(item::Item::is_absent).then_some(false)
     }
 
     /// The proof that an uncertain offer was never taken, if there is one: the server's log shows what was offered well
     /// after it, has no hole, no line that was not understood and no message that might be it.
     fn absence(&self, key: &OfferKey, offer: &Offer, setting: &Setting) -> Option<Evidence> {
         let End::Uncertain { at } = offer.end else { return None };
-        if offer.is_taken() {
+        // One that came in, and was not seen in the queue, may wait before it.
+        if offer.is_taken() || offer.logged || offer.is_settled() {
             return None;
         }
         let proves = |log: &&LogPlan| {
@@ -188,9 +187,17 @@ impl Books {
             let whole = book.coverage.missing_since(offer.began).next().is_none()
                 && book.coverage.last_unparsed.is_none_or(|last| last < offer.began);
             let window = (offer.began, at.plus(ABSENCE_GUARD_MS));
-            covered && named && whole && !book.chains.may_hide(window, &setting.limits)
+            !log.udp
+                && covered
+                && named
+                && whole
+                && !book.chains.may_hide(key, offer, window, &setting.limits)
         };
-        let log = setting.logs_of(&offer.member).find(proves)?;
+        // The member may write to each of its logs.
+        let log = setting.logs_of(&offer.member).next()?;
+        if !setting.logs_of(&offer.member).all(|log| proves(&log)) {
+            return None;
+        }
         let shown = self.logs.get(&log.name)?.chains.shown_until?;
         let file = String::new();
         Some(Evidence {

@@ -9,7 +9,9 @@ use proxy::api::{JournalLine, JournalPath, JournalWhat};
 use super::correlate::{LogPlan, Role};
 use super::item::{Column, Key, Place, State};
 use super::ledger::{GatePlan, Plan};
-use super::verdict::{Case, Doubt, Known, LogTerms, Opening, Sentinel, Verdict, Word, judge};
+use super::verdict::{
+    Case, Doubt, Known, LogTerms, Opening, Sentinel, Verdict, Waived, Word, judge,
+};
 use super::{Books, Setting};
 use crate::maillog::{Clock, Dialect, Frame, Reader};
 use crate::moment::Moment;
@@ -62,6 +64,7 @@ impl Stage {
             leaves: Vec::new(),
             mailboxes: vec!["local".into()],
             ids_of_connections: false,
+            udp: false,
         };
         let around: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
         let mut books = Books::default();
@@ -163,7 +166,7 @@ impl Stage {
                 Place::Log { log: log.name.clone(), file: "mail.log".into(), offset: self.offset };
             self.offset += raw.len() as u64 + 1;
             let Self { books, reader, clock, setting, .. } = self;
-            books.read(&log.name, now);
+            books.read(&log.name, now, true);
             reader.read(raw.as_bytes(), clock, &mut |line| {
                 books.line(&log, &line, (raw.as_bytes(), &place), setting, now);
             });
@@ -209,7 +212,11 @@ impl Stage {
         let word = Word { by: "op".into(), reason: "fresh".into(), at: Moment(START) };
         let known = Known::Attested(word.clone());
         let opening = Opening { at: Moment(START), known, sums: BTreeMap::new() };
-        let waivers = waived.iter().map(|name| (name.to_string(), word.clone())).collect();
+        let waived = waived.iter().map(|name| {
+            let waived = Waived { word: word.clone(), measure: u64::MAX };
+            (name.to_string(), waived)
+        });
+        let waivers = waived.collect();
         let terms = [("sems1".to_owned(), LogTerms::default())].into();
         let case = Case {
             member: "sems1",

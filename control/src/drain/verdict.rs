@@ -10,7 +10,7 @@
 //!
 //! Not here: fence and sentinel (`watch`), the document (`certificate`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,15 @@ pub struct Word {
     pub reason: String,
     /// When.
     pub at: Moment,
+}
+
+/// A person's word for a doubt, and how large it was then: one that has grown is another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waived {
+    /// The word.
+    pub word: Word,
+    /// [`Doubt::measure`] when it was given.
+    pub measure: u64,
 }
 
 /// From when on everything that went to a member is known.
@@ -93,7 +102,7 @@ pub struct Case<'a> {
     /// The server's own queue page shows nothing, a person says; after the fence.
     pub queue_empty: Option<&'a Word>,
     /// Doubts that a person answers for, by their names.
-    pub waivers: &'a BTreeMap<String, Word>,
+    pub waivers: &'a BTreeMap<String, Waived>,
     /// How each log is judged, by its name.
     pub logs: &'a BTreeMap<String, LogTerms>,
     /// Now.
@@ -190,6 +199,20 @@ pub enum Doubt {
         /// The first of them.
         samples: Vec<Foreign>,
     },
+    /// A member that is not configured (any more) has items inside: perhaps this one had another name.
+    Elsewhere {
+        /// Its name.
+        member: String,
+        /// How many.
+        items: u64,
+    },
+    /// A log shows messages of a time of which nothing is remembered: ours, or mail that came past us.
+    Forgotten {
+        /// The log.
+        log: String,
+        /// How many.
+        count: u64,
+    },
     /// Messages in a log that are not judged yet.
     Unjudged {
         /// The log.
@@ -237,7 +260,11 @@ impl Doubt {
     pub fn name(&self) -> String {
         match self {
             Self::NoOpening => "no-opening".into(),
+            // What could not be read has no beginning.
+            Self::Gap { from, to, .. } if from.0 == 0 => format!("gap:{to}"),
             Self::Gap { from, .. } => format!("gap:{from}"),
+            Self::Elsewhere { member, .. } => format!("elsewhere:{member}"),
+            Self::Forgotten { log, .. } => format!("forgotten:{log}"),
             Self::Gaps { .. } => "gaps".into(),
             Self::NoLog => "no-log".into(),
             Self::Silent { log, .. } => format!("silent:{log}"),
@@ -253,6 +280,24 @@ impl Doubt {
             Self::LateOffer { .. } => "late-offer".into(),
             Self::Quiet { .. } => "quiet".into(),
             Self::Unbalanced { gate } => format!("unbalanced:{gate}"),
+        }
+    }
+
+    /// How large it is: a waiver is for what was seen then, not for more.
+    #[must_use]
+    pub fn measure(&self) -> u64 {
+        let between = |from: Moment, to: Moment| u64::try_from(to.since(from)).unwrap_or(0);
+        match self {
+            Self::Gap { from, to, .. } | Self::Uncovered { from, to, .. } => between(*from, *to),
+            Self::Gaps { more } => *more,
+            Self::Missing { lines, .. } => *lines,
+            // In a million, so that a log that goes on alike stays what it was.
+            Self::Unparsed { unparsed, of, .. } => {
+                unparsed.saturating_mul(1_000_000) / (*of).max(1)
+            }
+            Self::Bypass { count, .. } | Self::Forgotten { count, .. } => *count,
+            Self::Elsewhere { items, .. } => *items,
+            _ => 0,
         }
     }
 
@@ -303,6 +348,14 @@ impl fmt::Display for Doubt {
             Self::Bypass { log, count, .. } => {
                 write!(f, "{count} messages reached the server past lockgate, says log {log}")
             }
+            Self::Elsewhere { member, items } => write!(
+                f,
+                "{items} items are inside member {member}, which is not configured: was this one named so?"
+            ),
+            Self::Forgotten { log, count } => write!(
+                f,
+                "log {log} shows {count} messages of a time that is not remembered (remembered_max)"
+            ),
             Self::Unjudged { log, count } => write!(f, "{count} messages in log {log} are new"),
             Self::NoSentinel { gate } => write!(
                 f,
@@ -425,16 +478,22 @@ pub fn judge(case: &Case<'_>, books: &Books, setting: &Setting) -> Verdict {
     doubt_journal(case, books, setting, &mut doubts);
     doubt_logs(case, books, setting, &mut doubts);
     doubt_sentinels(case, books, &mut doubts);
+    let configured: BTreeSet<&str> =
+        setting.plan.gates.values().flat_map(|gate| &gate.members).map(String::as_str).collect();
+    for (member, items) in books.ledger.inside_elsewhere(&configured) {
+        doubts.push(Doubt::Elsewhere { member, items });
+    }
     if case.now < case.mark.plus(case.quiet_ms) {
         doubts.push(Doubt::Quiet { until: case.mark.plus(case.quiet_ms) });
     }
-    let waived = |doubt: &Doubt| doubt.may_be_waived() && case.waivers.contains_key(&doubt.name());
-    let waivers: BTreeMap<String, Word> = doubts
-        .iter()
-        .filter(|doubt| waived(doubt))
-        .filter_map(|doubt| Some((doubt.name(), case.waivers.get(&doubt.name())?.clone())))
-        .collect();
-    doubts.retain(|doubt| !waived(doubt));
+    let waived = |doubt: &Doubt| {
+        let known = case.waivers.get(&doubt.name());
+        let known = known.filter(|waived| doubt.measure() <= waived.measure);
+        known.filter(|_| doubt.may_be_waived()).map(|waived| waived.word.clone())
+    };
+    let waivers: BTreeMap<String, Word> =
+        doubts.iter().filter_map(|doubt| Some((doubt.name(), waived(doubt)?))).collect();
+    doubts.retain(|doubt| waived(doubt).is_none());
     if !items.is_empty() || !strangers.is_empty() {
         return Verdict::Pending { items, strangers, doubts };
     }
@@ -510,13 +569,17 @@ fn doubt_journal(case: &Case<'_>, books: &Books, setting: &Setting, doubts: &mut
     for gap in gaps.iter().filter(|gap| gap.hides_offers && gap.to >= opening.at) {
         // A log of the server that goes on before and behind it shows what was taken: what fits no item stands there
         // as mail that came past us.
-        let closed = setting.logs_of(case.member).any(|log| {
-            books.logs.get(&log.name).is_some_and(|book| {
-                let clean = book.coverage.missing_since(gap.from).next().is_none()
-                    && book.coverage.last_unparsed.is_none_or(|last| last < gap.from);
-                clean && book.chains.covers(gap.from, gap.to, GAP_GUARD_MS)
-            })
-        });
+        // Any of the member's logs may be the one that would show it.
+        let mut logs = setting.logs_of(case.member).peekable();
+        let closed = logs.peek().is_some()
+            && logs.all(|log| {
+                !log.udp
+                    && books.logs.get(&log.name).is_some_and(|book| {
+                        let clean = book.coverage.missing_since(gap.from).next().is_none()
+                            && book.coverage.last_unparsed.is_none_or(|last| last < gap.from);
+                        clean && book.chains.covers(gap.from, gap.to, GAP_GUARD_MS)
+                    })
+            });
         if !closed {
             let why = gap.why.clone();
             doubts.push(Doubt::Gap { from: gap.from, to: gap.to, why });
@@ -538,8 +601,8 @@ fn doubt_logs(case: &Case<'_>, books: &Books, setting: &Setting, doubts: &mut Ve
     for log in &setting.logs {
         let server = match &log.role {
             Role::Server { member } if member == case.member => true,
-            Role::Server { .. } => continue,
-            Role::Next { .. } => false,
+            Role::Next { member, .. } if member == case.member => false,
+            Role::Server { .. } | Role::Next { .. } => continue,
         };
         let terms = case.logs.get(&log.name).copied().unwrap_or_default();
         servers += u32::from(server);
@@ -554,7 +617,7 @@ fn doubt_logs(case: &Case<'_>, books: &Books, setting: &Setting, doubts: &mut Ve
             doubt_liveness(case, &log.name, book, terms, doubts);
             doubt_strangers(&log.name, book, (since, &setting.limits), doubts);
             // Whether it goes on behind the fence is asked above.
-            if let Some((from, to)) = book.chains.uncovered(since, case.fenced) {
+            if let Some((from, to)) = book.chains.uncovered(since, case.fenced, &setting.limits) {
                 doubts.push(Doubt::Uncovered { log: log.name.clone(), from, to });
             }
         }
@@ -604,6 +667,9 @@ fn doubt_strangers(
         let samples = chains.bypass_samples.clone();
         doubts.push(Doubt::Bypass { log: log.to_owned(), count, samples });
     }
+    if chains.forgotten > 0 {
+        doubts.push(Doubt::Forgotten { log: log.to_owned(), count: chains.forgotten });
+    }
     let count = u64::try_from(chains.unjudged()).unwrap_or(u64::MAX);
     if count > 0 {
         doubts.push(Doubt::Unjudged { log: log.to_owned(), count });
@@ -619,6 +685,7 @@ fn doubt_coverage(
 ) {
     let missing: Vec<_> = book.coverage.missing_since(since).collect();
     let lines: u64 = missing.iter().map(|missing| missing.lines.unwrap_or(1).max(1)).sum();
+    let lines = lines.saturating_add(book.coverage.missing_more());
     if lines > terms.missing_max {
         let notices = u64::try_from(missing.len()).unwrap_or(u64::MAX);
         let why = missing.last().map(|missing| missing.why.clone()).unwrap_or_default();

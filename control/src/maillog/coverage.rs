@@ -71,7 +71,7 @@ pub struct Coverage {
     missing_more: u64,
     /// Earliest and latest stamp.
     pub span: Option<(Moment, Moment)>,
-    /// When the last octet came, by our clock.
+    /// When the last line came as it was written, by our clock.
     pub alive: Option<Moment>,
     /// When the last line that was not understood came.
     pub last_unparsed: Option<Moment>,
@@ -101,10 +101,13 @@ impl Coverage {
         self.span = Some((from.min(earliest), to.max(latest)));
     }
 
-    /// Counts a line that was read, whatever it says.
-    pub fn read(&mut self, now: Moment) {
+    /// Counts a line that was read, whatever it says; `live`: as it was written. A file that is handed in was alive when it
+    /// was exported, and nobody says when that was.
+    pub fn read(&mut self, now: Moment, live: bool) {
         self.total.read += 1;
-        self.alive = Some(now);
+        if live {
+            self.alive = Some(now);
+        }
         self.hour(now).lines += 1;
     }
 
@@ -157,6 +160,12 @@ impl Coverage {
         self.missing.iter().filter(move |missing| missing.heard >= from)
     }
 
+    /// How many are not kept by name any more.
+    #[must_use]
+    pub const fn missing_more(&self) -> u64 {
+        self.missing_more
+    }
+
     /// Samples of lines that were not understood: the first and the last.
     pub fn samples(&self) -> impl Iterator<Item = &str> {
         self.samples.iter().map(String::as_str)
@@ -175,7 +184,7 @@ mod tests {
         let mut clock = Clock::new(Frame { zone: TimeZone::UTC, around });
         let mut reader = Reader::new(Dialect::Postfix);
         for line in text.lines() {
-            coverage.read(Moment(now));
+            coverage.read(Moment(now), true);
             reader.read(line.as_bytes(), &mut clock, &mut |said| {
                 coverage.line(&said, line.as_bytes(), Moment(now));
             });

@@ -32,13 +32,14 @@ use std::time::Duration;
 use proxy::api::{self, JournalFilter, JournalLine, JournalWhat};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{CHANGE_DEADLINE, Client, ClientError, with_query};
 use crate::config::Config;
 use crate::drain::Books;
 use crate::drain::certificate::{Certificate, CertificateError, Signer, hex};
-use crate::drain::verdict::{Known, Opening, Word};
+use crate::drain::verdict::{Known, Opening, Waived, Word};
 use crate::moment::Moment;
 use crate::store::{Batch, Store, StoreError};
 use metrics::Metrics;
@@ -53,10 +54,10 @@ use wire::{
 const ROUND: Duration = Duration::from_millis(250);
 
 /// How often the books are written to disk while they change.
-const KEEP_MS: i64 = 10_000;
+const KEEP: Duration = Duration::from_secs(10);
 
 /// How often uncertain mail is looked at.
-const SETTLE_MS: i64 = 2000;
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Requests that wait for the task.
 const COMMANDS_MAX: usize = 64;
@@ -125,6 +126,7 @@ enum Command {
     Probed {
         target: String,
         gate: String,
+        started: Moment,
         result: Result<api::ProbeResult, String>,
     },
 }
@@ -264,8 +266,8 @@ struct Watcher {
     /// The journal was read to its end in this round.
     fresh: bool,
     journal_error: Option<String>,
-    kept_at: Moment,
-    settled_at: Moment,
+    kept_at: Instant,
+    settled_at: Instant,
     changed: bool,
 }
 
@@ -307,8 +309,8 @@ impl Watcher {
             certificates,
             fresh: false,
             journal_error: None,
-            kept_at: now,
-            settled_at: now,
+            kept_at: Instant::now(),
+            settled_at: Instant::now(),
             changed: false,
         })
     }
@@ -358,17 +360,17 @@ impl Watcher {
         let more = tokio::task::block_in_place(|| self.read_logs());
         let now = Moment::now();
         self.books.tick(&self.config.setting, now);
-        if self.fresh && !more {
-            self.step_drains().await;
+        if !more {
+            self.step_drains(self.fresh).await;
         }
-        if self.fresh && self.config.drain.settle && now.since(self.settled_at) >= SETTLE_MS {
-            self.settled_at = now;
+        if self.fresh && self.config.drain.settle && self.settled_at.elapsed() >= SETTLE {
+            self.settled_at = Instant::now();
             if let Err(error) = self.settle_uncertain().await {
                 tracing::warn!(%error, "uncertain mail could not be looked at");
             }
         }
-        if self.changed && now.since(self.kept_at) >= KEEP_MS {
-            self.keep();
+        if self.changed && self.kept_at.elapsed() >= KEEP {
+            tokio::task::block_in_place(|| self.keep());
         }
         more
     }
@@ -405,8 +407,8 @@ impl Watcher {
 
     /// The books begin where the journal ends now: what was before is what the opening balance speaks of.
     async fn begin_journal(&mut self) -> Result<(), ClientError> {
+        // Without `entries` its end lies before what is open: that is met when reading begins.
         let nobody = JournalFilter {
-            entries: true,
             limit: Some(1),
             since_unix_ms: Some(u64::MAX),
             ..JournalFilter::default()
@@ -437,7 +439,7 @@ impl Watcher {
             // What is in memory is right; the next start reads again from where the disk stands.
             Err(error) => tracing::error!(%error, "the books cannot be written"),
         }
-        self.kept_at = Moment::now();
+        self.kept_at = Instant::now();
     }
 
     async fn command(&mut self, command: Command) {
@@ -496,7 +498,9 @@ impl Watcher {
                 let text = self.show_metrics();
                 reply.send(text).ok();
             }
-            Command::Probed { target, gate, result } => self.probed(&target, &gate, result),
+            Command::Probed { target, gate, started, result } => {
+                self.probed(&target, &gate, started, result);
+            }
         }
     }
 
@@ -552,8 +556,8 @@ impl Watcher {
         let Some(report) = report else {
             return Err(Refusal::Unknown(format!("no drain of {member:?} is known")));
         };
-        match report.doubts.iter().find(|known| known.name == doubt) {
-            Some(known) if known.may_be_waived => {}
+        let measure = match report.doubts.iter().find(|known| known.name == doubt) {
+            Some(known) if known.may_be_waived => known.measure,
             Some(known) => {
                 return Err(Refusal::Bad(format!("nobody can answer for this: {}", known.text)));
             }
@@ -565,9 +569,10 @@ impl Watcher {
                     names.join(", ")
                 )));
             }
-        }
+        };
         if let Some(process) = self.drains.get_mut(&member) {
-            process.waivers.insert(doubt, Word { by, reason, at: Moment::now() });
+            let word = Word { by, reason, at: Moment::now() };
+            process.waivers.insert(doubt, Waived { word, measure });
         }
         self.keep_drain(&member)
     }
@@ -659,11 +664,20 @@ impl Watcher {
         };
         let path = with_query(api::path::HELD, &filter)?;
         let mut pieces = self.proxy.stream(&path).await?;
-        let (mut taken, mut absent) = (Vec::new(), Vec::new());
+        let mut ids = Vec::new();
         while let Some(held) = pieces.next_line::<api::Held>().await? {
-            match self.books.what_became_of(&held.id) {
-                Some(true) => taken.push(held.id),
-                Some(false) => absent.push(held.id),
+            ids.push(held.id);
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // After the list: the last attempt of each of these stands in the journal by now.
+        self.read_journal().await?;
+        let (mut taken, mut absent) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.books.what_became_of(&id) {
+                Some(true) => taken.push(id),
+                Some(false) => absent.push(id),
                 None => {}
             }
         }

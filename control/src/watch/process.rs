@@ -14,15 +14,20 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::{DoubtLine, DrainEnd, DrainReport, DrainRequest, Phase, Said};
 use super::{Command, Kept, Refusal, Watcher};
-use crate::client::{ClientError, DEADLINE, PROBE_DEADLINE, fill, with_query};
+use crate::client::{Client, ClientError, DEADLINE, PROBE_DEADLINE, fill, with_query};
 use crate::drain::certificate::{Circumstances, Fence, LogFact};
 use crate::drain::correlate::Role;
 use crate::drain::item::bare;
-use crate::drain::verdict::{Case, Doubt, Known, Opening, Proof, Sentinel, Verdict, Word, judge};
+use crate::drain::verdict::{
+    Case, Doubt, Known, Opening, Proof, Sentinel, Verdict, Waived, Word, judge, left,
+};
 use crate::moment::Moment;
 
 /// Items that a report lists.
 const ITEMS_MAX: usize = 100;
+
+/// How often a probe is tried that nobody answers.
+const PROBES_MAX: u32 = 20;
 
 /// How a gate's name is told from a member's among targets.
 const GATE: &str = "gate:";
@@ -66,6 +71,8 @@ enum Stage {
     Revoked {
         certificate: String,
         why: String,
+        fenced: Moment,
+        mark: Moment,
     },
     Ended,
 }
@@ -82,12 +89,18 @@ pub(super) struct Process {
     quiet_ms: i64,
     timeout_ms: i64,
     fences: Vec<Fencing>,
+    /// Orders of earlier drains of the same member.
+    #[serde(default)]
+    former: Vec<u64>,
     /// Gates to which a probe is under way; not kept: a restart asks again.
     #[serde(skip)]
     asked: Vec<String>,
     sentinels: Vec<Sentinel>,
     pub(super) queue_empty: Option<Word>,
-    pub(super) waivers: BTreeMap<String, Word>,
+    pub(super) waivers: BTreeMap<String, Waived>,
+    /// Probes that no server answered, by gate.
+    #[serde(skip)]
+    unanswered: BTreeMap<String, u32>,
     stage: Stage,
 }
 
@@ -109,9 +122,9 @@ impl Process {
 
     const fn marked(&self) -> Option<(Moment, Moment)> {
         match self.stage {
-            Stage::Watching { fenced, mark, .. } | Stage::Drained { fenced, mark, .. } => {
-                Some((fenced, mark))
-            }
+            Stage::Watching { fenced, mark, .. }
+            | Stage::Drained { fenced, mark, .. }
+            | Stage::Revoked { fenced, mark, .. } => Some((fenced, mark)),
             Stage::GivenUp { marked } => marked,
             _ => None,
         }
@@ -126,6 +139,9 @@ impl Watcher {
         if request.targets.is_empty() {
             return Err(Refusal::Bad("name a member or a gate".into()));
         }
+        if request.quiet_s.is_some_and(|quiet| !(1..=86_400).contains(&quiet)) {
+            return Err(Refusal::Bad("the quiet period is 1 second to a day".into()));
+        }
         let mut targets = Vec::new();
         for name in &request.targets {
             for (target, process) in self.planned(name, &request)? {
@@ -135,6 +151,13 @@ impl Watcher {
                 }) {
                     targets.push(target);
                     continue;
+                }
+                let mut process = process;
+                if let Some(former) = running {
+                    // What a person answered for, and orders that may still stand, are not forgotten.
+                    process.waivers.clone_from(&former.waivers);
+                    process.former = former.fences.iter().map(|fence| fence.order).collect();
+                    process.former.extend(&former.former);
                 }
                 self.drains.insert(target.clone(), process);
                 self.keep_drain(&target)?;
@@ -160,16 +183,22 @@ impl Watcher {
             member: member.to_owned(),
             only_gate: only_gate.map(str::to_owned),
             gates,
-            holder: request.holder.clone(),
+            // Of its own: an order of the same person for another reason is not touched by the end of the drain.
+            holder: Holder {
+                kind: request.holder.kind,
+                name: format!("{} (drain)", request.holder.name),
+            },
             reason: request.reason.clone(),
             started: Moment::now(),
             quiet_ms: i64::from(request.quiet_s.unwrap_or(drain.quiet_s)) * 1000,
             timeout_ms: i64::from(request.timeout_s.unwrap_or(drain.timeout_s)) * 1000,
             fences: Vec::new(),
+            former: Vec::new(),
             asked: Vec::new(),
             sentinels: Vec::new(),
             queue_empty: None,
             waivers: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             stage: Stage::Fencing,
         };
         if let Some(gates) = self.config.members.get(name) {
@@ -245,11 +274,12 @@ impl Watcher {
         };
         for target in targets {
             let Some(process) = self.drains.get(&target).cloned() else { continue };
-            for fence in &process.fences {
-                let path = fill(api::path::ORDER_END, "id", &fence.order.to_string());
+            let orders = process.fences.iter().map(|fence| fence.order);
+            for order in orders.chain(process.former.iter().copied()) {
+                let path = fill(api::path::ORDER_END, "id", &order.to_string());
                 let end = api::EndOrder {
                     holder: holder.clone(),
-                    force: holder != process.holder,
+                    force: true,
                     unchecked: true,
                     reason: "the drain is ended".into(),
                 };
@@ -262,6 +292,7 @@ impl Watcher {
                     Err(error) => return Err(Refusal::Failed(error.to_string())),
                 }
             }
+            self.served(&process);
             if let Some(process) = self.drains.get_mut(&target) {
                 process.stage = Stage::Ended;
             }
@@ -270,10 +301,21 @@ impl Watcher {
         Ok(self.report(&first))
     }
 
-    /// One step of every drain.
-    pub(super) async fn step_drains(&mut self) {
+    /// A certificate that was not taken back is the next opening balance of its member.
+    fn served(&mut self, process: &Process) {
+        if let Stage::Drained { certificate: Some(_), .. } = process.stage {
+            self.settle_opening(&process.member);
+        }
+    }
+
+    /// One step of every drain; without a journal that was read to its end, only what may take a certificate back.
+    pub(super) async fn step_drains(&mut self, fresh: bool) {
         let targets: Vec<String> = self.drains.keys().cloned().collect();
         for target in targets {
+            let drained = self.drains.get(&target).is_some_and(|one| one.phase() == Phase::Drained);
+            if !fresh && !drained {
+                continue;
+            }
             if let Err(error) = self.step(&target).await {
                 tracing::warn!(target, %error, "a drain does not go on for now");
             }
@@ -288,7 +330,7 @@ impl Watcher {
             Stage::Fencing | Stage::Probing { .. } if late => Some(Stage::GivenUp { marked: None }),
             Stage::Fencing => self.fence(target).await?,
             Stage::Probing { fenced } => self.mark(target, *fenced, now),
-            Stage::Watching { .. } => self.watch(target, &process, late, now),
+            Stage::Watching { .. } => self.watch(target, &process, late, now).await?,
             Stage::Drained { certificate, .. } => {
                 self.guard(target, &process, certificate.as_ref()).await?
             }
@@ -318,7 +360,15 @@ impl Watcher {
         for fence in process.fences.iter().filter(|fence| fence.quiet.is_none()) {
             let question = Question { epoch: fence.epoch, timeout_s: 0 };
             let path = with_query(&fill(api::path::QUIET, "gate", &fence.gate), &question)?;
-            let answer: api::QuietAnswer = self.proxy.get(&path, DEADLINE).await?;
+            let answer = match self.proxy.get(&path, DEADLINE).await {
+                // The proxy was started again: nothing of before is alive, and epochs begin anew.
+                Err(ClientError::Refused { status, .. }) if status.as_u16() == 400 => {
+                    let path = fill(api::path::QUIET, "gate", &fence.gate);
+                    self.proxy.get(&path, DEADLINE).await?
+                }
+                answer => answer?,
+            };
+            let answer: api::QuietAnswer = answer;
             let member = |alive: &api::AlivePermit| {
                 alive.member.as_ref().is_none_or(|member| *member == process.member)
             };
@@ -355,6 +405,7 @@ impl Watcher {
             let request = api::ProbeRequest { to, from, member: Some(process.member.clone()) };
             let (proxy, handle) = (self.proxy.clone(), self.handle.clone());
             let (target, member) = (target.to_owned(), process.member.clone());
+            let started = process.started;
             tokio::spawn(async move {
                 let path = fill(api::path::PROBE, "gate", &gate);
                 let answer: Result<api::ProbeAnswer, ClientError> =
@@ -365,7 +416,7 @@ impl Watcher {
                     found.ok_or_else(|| format!("gate {gate} did not probe {member}"))
                 });
                 // When control stops meanwhile, the next start asks again.
-                handle.0.send(Command::Probed { target, gate, result }).await.ok();
+                handle.0.send(Command::Probed { target, gate, started, result }).await.ok();
             });
         }
     }
@@ -374,11 +425,22 @@ impl Watcher {
         &mut self,
         target: &str,
         gate: &str,
+        started: Moment,
         result: Result<api::ProbeResult, String>,
     ) {
         let to = self.config.sentinels.get(gate).map(|(to, _)| to.clone()).unwrap_or_default();
-        let Some(process) = self.drains.get_mut(target) else { return };
+        // An answer to an earlier drain of the same name is none to this.
+        let process = self.drains.get_mut(target).filter(|process| process.started == started);
+        let Some(process) = process else { return };
         process.asked.retain(|asked| asked != gate);
+        if result.is_err() {
+            let unanswered = process.unanswered.entry(gate.to_owned()).or_default();
+            *unanswered += 1;
+            // The proxy was busy, or is being started: the next round asks again, a few times.
+            if *unanswered < PROBES_MAX {
+                return;
+            }
+        }
         let gate = gate.to_owned();
         process.sentinels.push(match result {
             Ok(result) => Sentinel {
@@ -411,11 +473,30 @@ impl Watcher {
         Some(Stage::Watching { fenced, mark: now, journal, items })
     }
 
-    fn watch(&mut self, target: &str, process: &Process, late: bool, now: Moment) -> Option<Stage> {
+    async fn watch(
+        &mut self,
+        target: &str,
+        process: &Process,
+        late: bool,
+        now: Moment,
+    ) -> Result<Option<Stage>, ClientError> {
         let Stage::Watching { fenced, mark, journal, items } = process.stage.clone() else {
-            return None;
+            return Ok(None);
         };
-        match self.judged(process, now)? {
+        if !stands(&self.proxy.clone(), process).await? {
+            return Ok(Some(Stage::Ended));
+        }
+        // A gate that came to the member by a new configuration is to be fenced too.
+        let gates = self.config.members.get(&process.member);
+        if process.only_gate.is_none() && gates != Some(&process.gates) {
+            let gates = gates.cloned().unwrap_or_default();
+            if let Some(process) = self.drains.get_mut(target) {
+                process.gates = gates;
+            }
+            return Ok(Some(Stage::Fencing));
+        }
+        let Some(verdict) = self.judged(process, now) else { return Ok(None) };
+        Ok(match verdict {
             Verdict::Drained(_) if process.only_gate.is_some() => {
                 Some(Stage::Drained { fenced, mark, journal, items, certificate: None })
             }
@@ -431,7 +512,7 @@ impl Watcher {
             },
             _ if late => Some(Stage::GivenUp { marked: Some((fenced, mark)) }),
             _ => None,
-        }
+        })
     }
 
     fn judged(&self, process: &Process, now: Moment) -> Option<Verdict> {
@@ -496,9 +577,15 @@ impl Watcher {
         let kept = Kept { certificate, member: member.clone(), issued: now, grade, revoked: None };
         // The books that it rests on go to the disk before it.
         self.keep();
+        let mut drained = process.clone();
+        if let Stage::Watching { fenced, mark, journal, items } = process.stage.clone() {
+            let certificate = Some(number.clone());
+            drained.stage = Stage::Drained { fenced, mark, journal, items, certificate };
+        }
         self.write(|batch| {
             batch.put(&format!("certificate/{number}"), &kept);
             batch.put(&format!("next-opening/{member}"), &opening);
+            batch.put(&format!("drain/{member}"), &drained);
         })?;
         self.certificates.insert(number.clone(), kept);
         tracing::info!(member, number, "drained: certificate issued");
@@ -543,14 +630,20 @@ impl Watcher {
         certificate: Option<&String>,
     ) -> Result<Option<Stage>, ClientError> {
         let now = Moment::now();
-        // Judged before the orders are looked at: mail that an ended order let through is no fault of the proof.
-        let orders: Vec<api::Order> = self.proxy.get(api::path::ORDERS, DEADLINE).await?;
-        let stands = |fence: &Fencing| orders.iter().any(|order| order.id == fence.order);
-        if !process.fences.iter().all(stands) {
-            self.settle_opening(&process.member);
+        let verdict = self.judged(process, now);
+        // Mail that an ended order let through is no fault of the proof: its offers are after the fence.
+        let offered_late = match &verdict {
+            Some(Verdict::Pending { doubts, .. } | Verdict::Inconclusive { doubts }) => {
+                doubts.iter().any(|doubt| matches!(doubt, Doubt::LateOffer { .. }))
+            }
+            _ => false,
+        };
+        let sound = matches!(verdict, Some(Verdict::Drained(_)) | None);
+        if (sound || offered_late) && !stands(&self.proxy.clone(), process).await? {
+            self.served(process);
             return Ok(Some(Stage::Ended));
         }
-        let why = match self.judged(process, now) {
+        let why = match verdict {
             Some(Verdict::Pending { items, strangers, .. }) => format!(
                 "late evidence: {} items and {} other messages are inside after all",
                 items.len(),
@@ -592,7 +685,8 @@ impl Watcher {
         if let Err(error) = written {
             tracing::error!(?error, number, "the revocation cannot be kept");
         }
-        Ok(Some(Stage::Revoked { certificate: number.clone(), why }))
+        let Some((fenced, mark)) = process.marked() else { return Ok(None) };
+        Ok(Some(Stage::Revoked { certificate: number.clone(), why, fenced, mark }))
     }
 
     /// The member goes on from the certificate: that is its next opening balance.
@@ -622,7 +716,12 @@ impl Watcher {
         let verdict = self.judged(process, now);
         let text = |moment: Moment| moment.to_string();
         let (said, items, strangers, doubts) = match verdict {
-            None => (None, Vec::new(), Vec::new(), Vec::new()),
+            // Before the mark nothing is judged; what is inside is known all the same.
+            None => {
+                let inside = self.books.ledger.inside(&process.member);
+                let inside = inside.map(|(key, offer, item)| left(key, offer, item)).collect();
+                (None, inside, Vec::new(), Vec::new())
+            }
             Some(Verdict::Drained(_)) => (Some(Said::Drained), Vec::new(), Vec::new(), Vec::new()),
             Some(Verdict::Pending { items, strangers, doubts }) => {
                 (Some(Said::Pending), items, strangers, doubts)
@@ -698,8 +797,16 @@ fn line(doubt: &Doubt) -> DoubtLine {
         name: doubt.name(),
         text: doubt.to_string(),
         may_be_waived: doubt.may_be_waived(),
+        measure: doubt.measure(),
         passes: doubt.passes(),
     }
+}
+
+/// Are the orders of a drain all in force?
+async fn stands(proxy: &Client, process: &Process) -> Result<bool, ClientError> {
+    let orders: Vec<api::Order> = proxy.get(api::path::ORDERS, DEADLINE).await?;
+    let open = |fence: &Fencing| orders.iter().any(|order| order.id == fence.order);
+    Ok(process.fences.iter().all(open))
 }
 
 /// What a person can do now.

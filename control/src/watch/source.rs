@@ -104,6 +104,8 @@ struct Lines<'a> {
     file: &'a str,
     offset: u64,
     lines: &'a [u8],
+    /// It is of a file that a person handed in.
+    handed_in: bool,
 }
 
 impl Intake {
@@ -236,7 +238,7 @@ impl Intake {
             Told::Lines { position, lines } => {
                 let file = position.path.display().to_string();
                 self.lines(
-                    &Lines { file: &file, offset: position.offset, lines },
+                    &Lines { file: &file, offset: position.offset, lines, handed_in: false },
                     books,
                     setting,
                     now,
@@ -292,7 +294,8 @@ impl Intake {
                             (format!("{}:{peer}", if tls { "tls" } else { "tcp" }), None)
                         }
                     };
-                    let lines = Lines { file: &file, offset: 0, lines: &arrived.line };
+                    let lines =
+                        Lines { file: &file, offset: 0, lines: &arrived.line, handed_in: false };
                     self.lines(&lines, books, setting, now);
                     self.placed |= self.progress.cursor.is_none() && cursor.is_some();
                     self.progress.cursor = cursor.or(self.progress.cursor.take());
@@ -314,13 +317,14 @@ impl Intake {
     }
 
     fn lines(&mut self, lines: &Lines<'_>, books: &mut Books, setting: &Setting, now: Moment) {
+        let live = !lines.handed_in;
         let mut offset = lines.offset;
         self.moved = true;
         for line in lines.lines.split_inclusive(|octet| *octet == b'\n') {
             let place =
                 Place::Log { log: self.log.plan.name.clone(), file: lines.file.to_owned(), offset };
             offset += u64::try_from(line.len()).unwrap_or(0);
-            books.read(&self.log.plan.name, now);
+            books.read(&self.log.plan.name, now, live);
             let Self { log, reader, clock, .. } = self;
             reader.read(line, clock, &mut |said| {
                 books.line(&log.plan, &said, (line, &place), setting, now);
@@ -362,7 +366,12 @@ impl Intake {
         let read = loop {
             let step = import.poll(&mut |found| match found {
                 Found::Lines { offset, lines } => {
-                    self.lines(&Lines { file: name, offset, lines }, books, setting, now);
+                    self.lines(
+                        &Lines { file: name, offset, lines, handed_in: true },
+                        books,
+                        setting,
+                        now,
+                    );
                 }
                 Found::Lost { why, offset, .. } => {
                     let why = format!("{name} at octet {offset}: {why}");
@@ -412,7 +421,7 @@ impl Intake {
     pub fn of(&self) -> String {
         match &self.log.plan.role {
             Role::Server { member } => member.clone(),
-            Role::Next { .. } => "the next host".into(),
+            Role::Next { member, .. } => format!("behind {member}"),
         }
     }
 

@@ -142,6 +142,8 @@ pub struct DoubtLine {
     pub text: String,
     /// May a person answer for it?
     pub may_be_waived: bool,
+    /// How large it is: a waiver holds until it grows.
+    pub measure: u64,
     /// Does it pass by itself?
     pub passes: bool,
 }

@@ -542,7 +542,6 @@ mod tests {
         assert!(rest.contains(&"Unended Some(1)".to_owned()));
         let datagram = rest.contains(&"udp <22>datagram".to_owned());
         assert!(datagram || rest.contains(&"NoRoom Some(1)".to_owned()), "{rest:?}");
-        assert!(std::net::TcpStream::connect(running.tcp.unwrap()).is_err());
     }
 
     #[tokio::test]
@@ -555,7 +554,7 @@ mod tests {
         });
         assert_eq!(running.next().await, "tcp <22>a");
         running.stop.cancel();
-        assert!(!running.rest().await.is_empty());
+        timeout(GUARD, running.rest()).await.expect("it ends");
         timeout(GUARD, flood).await.unwrap().unwrap();
     }
 

@@ -9,6 +9,7 @@ pub mod told;
 
 mod entry;
 pub mod journald;
+mod output;
 
 pub mod counts;
 pub mod frames;
