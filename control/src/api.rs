@@ -60,6 +60,12 @@ const HEAD_WAIT: Duration = Duration::from_secs(30);
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// The proxy ends a wait for quiet by itself well before this.
 const QUIET_DEADLINE: Duration = Duration::from_secs(660);
+/// How the name of a file begins that is being handed in.
+const IMPORT_PREFIX: &str = "import-";
+/// Room that a file which is handed in leaves on the volume: twice the default of `[spool] free_bytes_min`.
+const IMPORT_FREE_MIN: u64 = 2 << 30;
+/// After so many octets the room is looked at again.
+const FREE_LOOK_OCTETS: u64 = 64 << 20;
 /// Longest path of a Unix socket, without the final zero (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -281,6 +287,17 @@ struct Handed {
     around_unix_ms: Option<i64>,
 }
 
+/// Files that broke off on the way in an earlier life.
+pub fn sweep_imports(folder: &Path) {
+    let disk = RealDisk::new(folder);
+    let names = disk.list(Path::new("")).unwrap_or_default();
+    for name in names.iter().filter(|name| name.starts_with(IMPORT_PREFIX)) {
+        if let Err(error) = disk.remove(Path::new(name)) {
+            tracing::warn!(name, %error, "what is left of an import cannot be removed");
+        }
+    }
+}
+
 /// A file is received whole before it is read: what breaks off on the way changes nothing.
 async fn import(
     State(desk): State<Desk>,
@@ -304,14 +321,24 @@ async fn import(
 }
 
 async fn receive(body: Body, folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let file = tempfile::Builder::new().prefix("import-").tempfile_in(folder)?;
+    let file = tempfile::Builder::new().prefix(IMPORT_PREFIX).tempfile_in(folder)?;
     let mut writer = tokio::fs::File::from_std(file.reopen()?);
-    let mut body = body;
+    let (mut body, mut octets, mut looked) = (body, 0_u64, 0_u64);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(io::Error::other)?;
-        if let Ok(data) = frame.into_data() {
-            writer.write_all(&data).await?;
+        let Ok(data) = frame.into_data() else { continue };
+        octets += data.len() as u64;
+        // The spool may be on this volume: held mail goes before logs.
+        if octets >= looked {
+            looked = octets + FREE_LOOK_OCTETS;
+            let free = RealDisk::new(folder).free_bytes(Path::new(""))?;
+            if free < IMPORT_FREE_MIN + FREE_LOOK_OCTETS {
+                return Err(io::Error::other(
+                    "the volume has too little room: hand in smaller files",
+                ));
+            }
         }
+        writer.write_all(&data).await?;
     }
     writer.flush().await?;
     Ok(file)

@@ -66,6 +66,7 @@ impl Control {
                     ControlError::Metrics { address: address.to_owned(), source }
                 })?),
             };
+        api::sweep_imports(&config.data);
         let watch = Watch::start(own, config.proxy_socket())?;
         let fleet = Fleet::new(config.proxy_socket());
         let router = api::router_with(fleet, watch.handle(), config.data.clone());

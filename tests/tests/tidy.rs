@@ -411,6 +411,10 @@ fn clocks_are_read_in_listed_files_only() {
         ("control/src/api.rs Timestamp::now", "a file that is handed in is of now, unless it says"),
         ("control/src/cli/drain.rs Instant::now", "deadline of --wait"),
         ("control/src/moment.rs Timestamp::now", "the clock that the watch and its process read"),
+        (
+            "control/src/watch/mod.rs Instant::now",
+            "when the books were kept, when mail was settled",
+        ),
         ("control/src/watch/source.rs Timestamp::now", "the year of the first lines"),
         ("control/src/cli/held.rs Timestamp::now", "ages of held messages"),
         ("control/src/cli/offline.rs Timestamp::now", "ages of held messages"),

@@ -3,7 +3,8 @@
 //! Not here: what a certificate says (`crate::drain::certificate`).
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use super::{Desk, Exit};
 use crate::client::{DEADLINE, fill};
-use crate::drain::certificate::{Body, Certificate, hex};
+use crate::drain::certificate::{Body, Certificate, LogFile, hex};
 use crate::maillog::files::chain;
 use crate::render::{Out, Table, clean};
 use crate::watch::wire::{CertificateLine, path};
@@ -115,14 +116,27 @@ pub(super) fn verify(verify: &Verify, out: &mut Out) -> anyhow::Result<Exit> {
     };
     let mut findings = Vec::new();
     let mut holds = true;
+    let mut checked: Vec<&LogFile> = Vec::new();
     for file in &verify.logs {
-        let (good, finding) = check_log(&body, file)?;
-        holds &= good;
-        findings.push(finding);
+        match check_log(&body, file)? {
+            Some(named) => {
+                let (name, offset) = (file.display(), named.offset);
+                findings
+                    .push(format!("{name} is {}: {offset} octets are as they were", named.path));
+                checked.push(named);
+            }
+            None => {
+                holds = false;
+                let name = file.display();
+                findings
+                    .push(format!("{name} is none of the files that are named, or was changed"));
+            }
+        }
     }
-    let named: usize = body.logs.iter().map(|log| log.files.len()).sum();
-    if verify.logs.is_empty() && named > 0 {
-        findings.push(format!("{named} log files are named; --logs hashes them again"));
+    for named in body.logs.iter().flat_map(|log| &log.files) {
+        if !checked.contains(&named) {
+            findings.push(format!("{} was not checked again (--logs)", named.path));
+        }
     }
     for (doubt, word) in &body.waivers {
         findings.push(format!("{} answers for {doubt}: {}", word.by, word.reason));
@@ -140,26 +154,32 @@ pub(super) fn verify(verify: &Verify, out: &mut Out) -> anyhow::Result<Exit> {
     Ok(Exit::yes_if(holds))
 }
 
-/// Is this file one that the certificate names, octet for octet?
-fn check_log(body: &Body, path: &PathBuf) -> anyhow::Result<(bool, String)> {
+/// The file that the certificate names and that this one is, octet for octet.
+fn check_log<'a>(body: &'a Body, path: &Path) -> anyhow::Result<Option<&'a LogFile>> {
     let name = path.display();
     for log in &body.logs {
-        for file in log.files.iter().filter(|file| !file.hash.is_empty()) {
-            let mut opened = File::open(path).with_context(|| format!("cannot read {name}"))?;
-            if opened.metadata().map_or(0, |meta| meta.len()) < file.offset {
-                continue;
-            }
-            let hash = chain::of_prefix(&mut opened, file.offset)
-                .with_context(|| format!("cannot read {name}"))?;
+        // Of nothing the hash fits everything.
+        for file in log.files.iter().filter(|file| !file.hash.is_empty() && file.offset > 0) {
+            let mut opened = open(path).with_context(|| format!("cannot read {name}"))?;
+            // A shorter one is another.
+            let Ok(hash) = chain::of_prefix(&mut opened, file.offset) else { continue };
             if hex(&hash) == file.hash {
-                return Ok((
-                    true,
-                    format!("{name} is {} of log {}, {} octets", file.path, log.log, file.offset),
-                ));
+                return Ok(Some(file));
             }
         }
     }
-    Ok((false, format!("{name} is none of the files that the certificate names, or was changed")))
+    Ok(None)
+}
+
+/// The content of a file, as it was read when it was handed in: unpacked.
+fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut magic = [0; 2];
+    let read = File::open(path)?.read(&mut magic)?;
+    let file = BufReader::new(File::open(path)?);
+    Ok(match &magic[..read] {
+        [0x1f, 0x8b] => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        _ => Box::new(file),
+    })
 }
 
 fn shown(checked: &Checked) -> String {
