@@ -1,6 +1,6 @@
 //! Follows the messages in one log, and ties them to items.
 //!
-//! A log names messages by ids of its own. A [`Chain`] is what one id is known to be: who brought it, which
+//! A log names messages by ids of its own. A chain is what one id is known to be: who brought it, which
 //! Message-ID it has, what became of its recipients. A chain is bound to an offer by the surest key that
 //! fits; what it says of recipients then settles items, or shows where they are stuck.
 //!

@@ -10,7 +10,7 @@
 //! | [`certificate`] | the proof as a document: signed, checked again without us, revoked |
 //!
 //! [`Books`] holds them together: the journal's entries and the logs' lines go in, in any order and as
-//! often as they come; [`Books::inside`] is the list of what is left. Pure but for the clock that
+//! often as they come; the ledger lists what is left. Pure but for the clock that
 //! its caller reads.
 //!
 //! Not here: files (`maillog`), orders and probes (`fleet`), the task that reads (`watch`).

@@ -40,7 +40,7 @@ pub struct Limits {
     /// Starts per second in the long run; what is no number, or less than one in a quarter of an
     /// hour, counts as one in a quarter of an hour.
     pub messages_per_second_max: f64,
-    /// Pause after the first push-back; it doubles up to [`PAUSE_MAX`].
+    /// Pause after the first push-back; it doubles, up to half a minute.
     pub pause_first: Duration,
 }
 

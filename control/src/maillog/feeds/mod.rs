@@ -1,6 +1,6 @@
 //! Log lines that come otherwise than by file: from journald, and by the syslog protocols.
 //!
-//! Every source ends in one bounded channel of [`Told`], so that one reader sees lines, losses and
+//! Every source ends in one bounded channel of [`told::Told`], so that one reader sees lines, losses and
 //! interruptions in the order in which they came.
 //!
 //! Not here: files (`intake`), what a line says (`maillog`), what is kept of it.

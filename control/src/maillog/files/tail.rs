@@ -2,7 +2,7 @@
 //!
 //! The log is a sequence of files, oldest first: its history and the followed file. A [`Tail`] reads
 //! one of them, or waits for the one behind that which it has finished. Files are told apart by their
-//! content ([`Mark`](crate::maillog::files::file::Mark)); names only say their order.
+//! content ([`Mark`]); names only say their order.
 //!
 //! Invariants
 //! - Every line is told once and in order; where that is not certain, [`Told::Lost`] is.
