@@ -10,6 +10,8 @@
 //! Not here: what any of it means (`drain`, `watch`).
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, TableDefinition};
@@ -93,10 +95,21 @@ impl Store {
     /// When it cannot be opened, or was written by another version.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
-        let database = Database::create(&path).map_err(|source| StoreError::Database {
+        let failed = |source: redb::Error| StoreError::Database {
             path: path.clone(),
-            source: Box::new(source.into()),
-        })?;
+            source: Box::new(source),
+        };
+        // Names of senders and recipients stand in it: its owner's alone.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed(redb::Error::Io(error)))?;
+        let database =
+            redb::Builder::new().create_file(file).map_err(|source| failed(source.into()))?;
         let store = Self { path, database };
         match store.get::<u32>("version")? {
             Some(VERSION) => {}
@@ -224,6 +237,8 @@ mod tests {
         batch.put_packed("books", &(7_u32, "x"));
         store.write(batch).unwrap();
         drop(store);
+        let mode = std::fs::metadata(folder.path().join(FILE)).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
         let store = Store::open(folder.path()).unwrap();
         let all: BTreeMap<String, String> = store.all("opening/").unwrap();
         assert_eq!(

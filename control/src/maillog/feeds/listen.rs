@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::maillog::feeds::counts::Counts;
-use crate::maillog::feeds::networks::Networks;
 use crate::maillog::feeds::tcp::{Door, Limits};
 use crate::maillog::feeds::tls::{self, TlsError};
 use crate::maillog::feeds::told::{Clock, Told};
 use crate::maillog::feeds::udp::Receiver;
 use crate::maillog::feeds::way::Way;
+use proxy::session::Networks;
 
 /// Connections that wait in the kernel to be accepted.
 const BACKLOG: i32 = 1024;

@@ -14,7 +14,6 @@ mod output;
 pub mod counts;
 pub mod frames;
 pub mod listen;
-pub mod networks;
 mod tcp;
 pub mod tls;
 mod udp;

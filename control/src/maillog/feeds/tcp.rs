@@ -19,9 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::maillog::feeds::counts::Reason;
 use crate::maillog::feeds::frames::{Frame, Frames};
-use crate::maillog::feeds::networks::Networks;
 use crate::maillog::feeds::told::{Arrived, Lost, Origin, Source, Told, Why, one_line};
 use crate::maillog::feeds::way::Way;
+use proxy::session::Networks;
 
 /// Pause after an accept that failed, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);

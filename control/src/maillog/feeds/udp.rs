@@ -21,9 +21,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::maillog::feeds::counts::Reason;
-use crate::maillog::feeds::networks::Networks;
 use crate::maillog::feeds::told::{Arrived, Lost, Origin, Source, Told, Why, one_line};
 use crate::maillog::feeds::way::Way;
+use proxy::session::Networks;
 
 /// Longest datagram, and one octet.
 const DATAGRAM_OCTETS: usize = 64 << 10;
