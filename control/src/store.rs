@@ -100,7 +100,7 @@ impl Store {
             source: Box::new(source),
         };
         // Names of senders and recipients stand in it: its owner's alone.
-        let file = OpenOptions::new()
+        OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -108,8 +108,7 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .map_err(|error| failed(redb::Error::Io(error)))?;
-        let database =
-            redb::Builder::new().create_file(file).map_err(|source| failed(source.into()))?;
+        let database = Database::create(&path).map_err(|source| failed(source.into()))?;
         let store = Self { path, database };
         match store.get::<u32>("version")? {
             Some(VERSION) => {}
