@@ -21,6 +21,9 @@ use serde::de::DeserializeOwned;
 /// Name of the database in the data folder.
 pub const FILE: &str = "control.redb";
 
+/// Octets of the database that stay in memory: it is written whole and seldom read.
+const CACHE_OCTETS: usize = 4 << 20;
+
 /// Version of the forms in it.
 const VERSION: u32 = 1;
 
@@ -108,7 +111,10 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .map_err(|error| failed(redb::Error::Io(error)))?;
-        let database = Database::create(&path).map_err(|source| failed(source.into()))?;
+        let database = redb::Builder::new()
+            .set_cache_size(CACHE_OCTETS)
+            .create(&path)
+            .map_err(|source| failed(source.into()))?;
         let store = Self { path, database };
         match store.get::<u32>("version")? {
             Some(VERSION) => {}
