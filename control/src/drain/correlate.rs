@@ -181,6 +181,11 @@ impl Chain {
             && self.recipients.values().filter(inner).count() > self.parts as usize
     }
 
+    /// Is it out of the server? What was handed on inside is not, before it was seen again.
+    fn is_out(&self) -> bool {
+        self.is_ended() && (!self.inner || self.parts > 0)
+    }
+
     fn is_ended(&self) -> bool {
         let gone = |told: &Told| !matches!(told.disposition, Fate::Deferred);
         self.removed.is_some()
@@ -509,11 +514,12 @@ impl Chains {
         chain.part |= whose == Whose::Part;
         let (part, message_id) = (chain.part, chain.message_id.clone());
         let judged = chain.bound == Bound::Bypass;
+        let (first, place) = (chain.first, chain.place.clone());
         chain.bound = bound.clone();
         let arrival = chain.first.filter(|_| chain.arrived && whose == Whose::Arrival);
         let told = chain.recipients.clone();
         if judged && bound != Bound::Bypass {
-            self.unjudge(name);
+            self.unjudge(name, first, &place);
         }
         if part && let Some(message_id) = message_id {
             let parents = self.inner.get(&message_id).into_iter().flatten();
@@ -628,9 +634,14 @@ impl Chains {
     }
 
     /// It was judged to have come past us, and a later line showed that it did not.
-    fn unjudge(&mut self, name: &str) {
-        self.bypasses.retain(|(id, _)| id != name);
-        self.bypass_samples.retain(|foreign| foreign.id != name);
+    fn unjudge(&mut self, name: &str, first: Option<(Moment, Moment)>, place: &Place) {
+        // Its id may have been that of another, which did come past us.
+        let id = queue_id(name);
+        self.bypasses.retain(|(other, at)| {
+            queue_id(other) != id || first.is_some_and(|(first, _)| first != *at)
+        });
+        self.bypass_samples
+            .retain(|foreign| queue_id(&foreign.id) != id || foreign.place != *place);
     }
 
     /// What a chain belongs to, by the surest key that fits.
@@ -960,7 +971,7 @@ impl Chains {
         let at = stamp.map_or(desk.now, |(at, _)| at);
         let Some(chain) = self.chains.remove(name) else { return };
         if chain.bound == Bound::Bypass {
-            self.unjudge(name);
+            self.unjudge(name, chain.first, &chain.place);
         }
         self.loose.remove(name);
         let Bound::Offer(key, by) = chain.bound else { return };
@@ -1005,7 +1016,7 @@ impl Chains {
                 over && ledger.offer(key).is_none()
             }
             Bound::Own | Bound::Bypass => {
-                chain.is_ended() && now.since(chain.removed.unwrap_or(chain.seen)) >= ENDED_KEPT_MS
+                chain.is_out() && now.since(chain.removed.unwrap_or(chain.seen)) >= ENDED_KEPT_MS
             }
         };
         let mut seen = Vec::new();
@@ -1082,7 +1093,7 @@ impl Chains {
     /// Messages in the queue of the server that are not ours: its own, and those that came past us.
     pub fn strangers(&self) -> impl Iterator<Item = Foreign> + '_ {
         let inside =
-            |chain: &&Chain| matches!(chain.bound, Bound::Own | Bound::Bypass) && !chain.is_ended();
+            |chain: &&Chain| matches!(chain.bound, Bound::Own | Bound::Bypass) && !chain.is_out();
         let name = |(name, chain): (&String, &Chain)| foreign(name, chain);
         self.chains.iter().filter(move |(_, chain)| inside(chain)).map(name)
     }

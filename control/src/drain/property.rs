@@ -539,3 +539,32 @@ fn the_model_makes_worlds_that_are_drained_and_worlds_that_are_not() {
     }
     assert!(Moment(super::tests::START).to_string().starts_with("2026-11-24T10:00:00"));
 }
+
+/// Mail that came past us and was handed to a filter, before one of ours with the same envelope and no Message-ID whose
+/// reply was lost.
+#[test]
+fn mail_that_came_past_us_is_not_taken_for_the_next_of_its_envelope() {
+    let spec = |gap_ms, ending, fate, delay_ms| Spec {
+        gap_ms,
+        to: vec![0],
+        message_id: 0,
+        ending,
+        fate,
+        delay_ms,
+    };
+    let world = World {
+        specs: vec![
+            spec(6356, Ending::Bypass, Fate::StuckInFilter, 0),
+            spec(12_613, Ending::LostTaken, Fate::Out, 13_832),
+        ],
+        ident: false,
+        trace: false,
+        returns: false,
+        skew_s: 0,
+        tale: Tale::Whole,
+        tale_at: 0,
+    };
+    let (stage, verdict, inside) = play(&world);
+    assert_eq!(inside.len(), 1);
+    assert!(!matches!(verdict, Verdict::Drained(_)), "{:#?}", stage.books.logs["sems1"].chains);
+}

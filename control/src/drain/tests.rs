@@ -510,6 +510,26 @@ fn a_report_that_the_server_made_itself_is_inside_until_it_left() {
     }
 }
 
+#[test]
+fn mail_of_the_servers_own_that_a_filter_has_is_inside() {
+    let mut stage = Stage::new();
+    stage.log(
+        "+5 postfix/pickup[7]: 4C300FF: uid=0 from=<root>
+        +5 postfix/cleanup[7]: 4C300FF: message-id=<own@x>
+        +5 postfix/qmgr[9]: 4C300FF: from=<root@x>, size=9, nrcpt=1 (queue active)
+        +6 postfix/pipe[10]: 4C300FF: to=<b@example.net>, relay=gpg, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (delivered via gpg service)
+        +6 postfix/qmgr[9]: 4C300FF: removed",
+        6000,
+    );
+    let sentinel = stage.sentinel(20_000);
+    stage.tick(90_000);
+    stage.tick(190_000);
+    match stage.verdict(15_000, &sentinel, 190_000) {
+        Verdict::Pending { strangers, .. } => assert_eq!(strangers[0].id, "4C300FF"),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Doubts of an otherwise clean drain, after something was done to it.
 fn doubts_of(spoil: impl Fn(&mut Stage), keep: impl Fn(&Doubt) -> bool) -> Vec<String> {
     let mut stage = Stage::new();
