@@ -81,6 +81,10 @@ fn a_held_message_goes_out_with_the_digest_it_came_in_with() {
     assert_eq!(text(&lines[0], "id"), text(&lines[1], "id"));
     assert_eq!(lines[0]["content_sha256"], lines[1]["content_sha256"]);
     assert_eq!(text(&lines[0], "content_sha256").len(), 64);
+    for known in ["header_sha256", "header_octets", "media_type"] {
+        assert_eq!(lines[0][known], lines[1][known], "{known}");
+    }
+    assert_eq!(text(&lines[1], "header_sha256").len(), 64);
     assert_eq!(
         (&lines[0]["size"], &lines[1]["size"]),
         (&(mail.data.len() as u64).into(), &(mail.data.len() as u64).into())

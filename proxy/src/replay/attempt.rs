@@ -458,7 +458,7 @@ struct Delivery<'a> {
     tls: Option<String>,
     /// The journal says that it was offered.
     offered: bool,
-    /// Digest of what was sent.
+    /// What was sent.
     received: Option<Received>,
 }
 
@@ -475,6 +475,7 @@ impl Delivery<'_> {
             began_ns: self.began_ns,
             ident: self.ident,
             tls: self.tls.as_deref(),
+            peeked: self.received.as_ref().map(Received::peeked),
         }
     }
 
@@ -675,6 +676,7 @@ impl Delivery<'_> {
                 what: "the mark before the final dot could not be written".into(),
             });
         }
+        received.end();
         self.received = Some(received);
         self.offered = true;
         let facts = self.told().facts(told::settled(self.paths));

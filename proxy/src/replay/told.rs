@@ -10,7 +10,7 @@ use crate::digest::Sha256;
 use crate::journal::{self, Doing, Facts, PathEnd};
 use crate::outcome::Outcome;
 use crate::spool::{Arrival, Lane, Need, SpoolId};
-use crate::transaction::record;
+use crate::transaction::{Peeked, record};
 
 /// What is known of an attempt from its beginning.
 pub(super) struct Told<'a> {
@@ -24,10 +24,13 @@ pub(super) struct Told<'a> {
     /// The next hop hears our id (XFORWARD IDENT).
     pub(super) ident: bool,
     pub(super) tls: Option<&'a str>,
+    /// What was seen of it on its way; none before it was sent.
+    pub(super) peeked: Option<&'a Peeked>,
 }
 
 impl<'a> Told<'a> {
     pub(super) fn facts(&self, settled: Vec<PathEnd<'a>>) -> Facts<'a> {
+        let (header_octets, header_sha256) = self.peeked.map_or((0, None), Peeked::digest);
         Facts {
             id: self.id.transaction().as_u64(),
             doing: if self.lane == Lane::Dsn { Doing::Report } else { Doing::Replay },
@@ -38,11 +41,11 @@ impl<'a> Told<'a> {
             from: record::from_of(&self.envelope.sender).into(),
             to: self.envelope.recipients().iter().map(|to| to.path.to_string().into()).collect(),
             message_id: self.message_id.map(Into::into),
-            media_type: None,
-            processed: false,
-            passed_as: None,
-            header_octets: 0,
-            header_sha256: None,
+            media_type: self.peeked.and_then(Peeked::media_type).map(Into::into),
+            processed: self.peeked.is_some_and(|peeked| peeked.header().pgp_marks().universal),
+            passed_as: self.peeked.and_then(Peeked::passed_as),
+            header_octets,
+            header_sha256,
             began_ns: self.began_ns,
             tls: self.tls.map(Into::into),
             settled,
@@ -95,10 +98,11 @@ pub(super) fn words_of(need: Need) -> String {
 /// How the last line but one of our trace field ends ([`smtp::Trace`]): nothing else in it does.
 const BEFORE_DATE: &[u8] = b";\r\n";
 
-/// Digest of mail data as it was received: our trace field, which the spool keeps in front, is left out.
+/// A look at mail data as it was received: our trace field, which the spool keeps in front, is left out.
 #[derive(Debug)]
 pub(super) struct Received {
     digest: Sha256,
+    peeked: Peeked,
     field: Field,
 }
 
@@ -118,7 +122,7 @@ impl Received {
     pub(super) fn new(lane: Lane) -> Self {
         // Reports are ours: they have none.
         let field = if lane == Lane::Dsn { Field::Behind } else { Field::Before(Vec::new()) };
-        Self { digest: Sha256::default(), field }
+        Self { digest: Sha256::default(), peeked: Peeked::default(), field }
     }
 
     pub(super) fn update(&mut self, piece: &[u8]) {
@@ -128,6 +132,7 @@ impl Received {
             match &mut self.field {
                 Field::Behind => {
                     self.digest.update(rest);
+                    self.peeked.push(rest);
                     return;
                 }
                 Field::Date if rest[..line].ends_with(b"\n") => self.field = Field::Behind,
@@ -144,6 +149,15 @@ impl Received {
             }
             rest = &rest[line..];
         }
+    }
+
+    /// All of it came.
+    pub(super) fn end(&mut self) {
+        self.peeked.finish();
+    }
+
+    pub(super) const fn peeked(&self) -> &Peeked {
+        &self.peeked
     }
 
     pub(super) const fn octets(&self) -> u64 {
@@ -185,6 +199,11 @@ mod tests {
                 let mut received = Received::new(Lane::Mail);
                 received.update(&all[..cut]);
                 received.update(&all[cut..]);
+                received.end();
+                let mut peeked = Peeked::default();
+                peeked.push(rest.as_bytes());
+                peeked.finish();
+                assert_eq!(received.peeked().digest(), peeked.digest(), "{rest:?} cut at {cut}");
                 assert_eq!(received.octets(), rest.len() as u64, "{rest:?} cut at {cut}");
                 assert_eq!(received.finish(), plain.clone().finish(), "{rest:?} cut at {cut}");
             }
