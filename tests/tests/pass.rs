@@ -648,6 +648,8 @@ fn xforward_tells_the_next_hop_of_the_client_and_our_id() {
 /// take all of it in.
 #[test]
 fn a_50_mib_message_streams_through_bounded_memory() {
+    // Half of the message; a process that has just started takes several MiB more by itself, thread by thread.
+    const MOST: usize = 24 * MIB;
     let sink = Sink::start("sink.test");
     let mut lockgate = Lockgate::before(&sink);
     let before = lockgate.resident_octets();
@@ -662,12 +664,12 @@ fn a_50_mib_message_streams_through_bounded_memory() {
     let mut most = 0;
     let small = wait::stays(Duration::from_millis(1_500), || {
         most = most.max(lockgate.resident_octets());
-        most < before + 16 * MIB
+        most < before + MOST
     });
     assert!(small, "grew by {} MiB", most.saturating_sub(before) / MIB);
     sink.let_go();
     assert!(sending.join().unwrap().accepted());
-    assert!(lockgate.resident_octets() < before + 16 * MIB);
+    assert!(lockgate.resident_octets() < before + MOST);
     let mail = Mail::new("big", 1, Kind::Attachment(36 * MIB));
     assert!(sink.one(mail.key()).data_without_trace() == mail.data);
 }
