@@ -36,6 +36,10 @@ pub mod path {
     pub const HELD_RAW: &str = "/v1/held/{id}/raw";
     /// GET with [`super::JournalFilter`] as query → JSON Lines of [`super::JournalLine`].
     pub const JOURNAL: &str = "/v1/journal";
+    /// GET → list of [`super::Repeat`]: passed on with an uncertain end, nobody has said yet that it was taken.
+    pub const REPEATS: &str = "/v1/repeats";
+    /// POST list of [`super::Repeat`] → [`super::RepeatsTaken`]: the member took these.
+    pub const REPEATS_TAKEN: &str = "/v1/repeats/taken";
     /// POST (no body) → 204: the operator has seen the damage report.
     pub const DAMAGE_ACKNOWLEDGE: &str = "/v1/spool/damage/acknowledge";
 }
@@ -671,6 +675,22 @@ pub enum Change {
     Delivered,
     /// An uncertain one was never taken: it is sent again. Touches nothing that is not uncertain.
     Absent,
+}
+
+/// A message that was passed on with an uncertain end, at a gate that looks for repetitions (`dedupe`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// The gate.
+    pub gate: String,
+    /// Its id.
+    pub id: String,
+}
+
+/// What came of the word that messages were taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RepeatsTaken {
+    /// So many are known as taken now, and were not before.
+    pub taken: u64,
 }
 
 /// Result of a change.

@@ -37,6 +37,7 @@ use crate::session::{self, Buffers, Service};
 use crate::spool::seal::{self, KeyError, KeySource};
 use crate::spool::{self, OpenError, Spool};
 use crate::transaction::Corridor;
+use crate::transaction::repeats::Repeats;
 use crate::workers::Workers;
 
 /// Name of the file that says: this state directory was initialised.
@@ -523,6 +524,7 @@ impl Core {
             host: Arc::clone(&self.host),
             trace: gate.trace,
             recipient_domains: gate.recipient_domains.clone(),
+            repeats: gate.dedupe.then(Repeats::default),
         });
         let reports = gate.dsn_next_hop.as_ref().map(|address| -> Result<_, AppError> {
             let next_hop = self.report_hop(gate, address)?;

@@ -181,6 +181,9 @@ pub struct Gate {
     pub settle: Settle,
     /// Seconds until an uncertain message is settled by the rule.
     pub settle_after_s: u64,
+    /// When a message that was passed on with an uncertain end comes again, and the logs show that the server took it,
+    /// answer 250 and do not hand it over twice.
+    pub dedupe: bool,
     /// An address of yours behind the server: where the sentinel of a drain goes.
     pub sentinel_to: Option<String>,
     /// Reverse-path of the sentinel; none: the null reverse-path. The server may judge by it.
@@ -212,6 +215,7 @@ impl Default for Gate {
             bounce: Bounce::Keep,
             settle: Settle::Resend,
             settle_after_s: 900,
+            dedupe: false,
             sentinel_to: None,
             sentinel_from: None,
             source_address: None,
@@ -490,6 +494,11 @@ impl Gate {
         }
         if self.bounce == Bounce::Auto && self.dsn_next_hop.is_none() {
             return Err("`bounce = \"auto\"` needs a `dsn_next_hop` to give reports to".into());
+        }
+        if self.dedupe && self.returns.is_some() {
+            return Err(
+                "`dedupe` is for forward gates: no log speaks of what a return gate gives".into()
+            );
         }
         if let Some(partner) = &self.returns {
             match all.iter().find(|gate| gate.name == *partner) {

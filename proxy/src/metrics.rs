@@ -106,10 +106,10 @@ pub struct Metrics {
 
 /// The metrics of one gate, resolved once.
 pub struct GateMetrics {
-    transactions: [[Counter; 7]; 3],
+    transactions: [[Counter; OUTCOMES.len()]; 3],
     replies: [[Counter; 3]; 3],
     /// Outcomes of replay attempts.
-    replayed: [Counter; 7],
+    replayed: [Counter; OUTCOMES.len()],
     /// Uncertain messages settled, by what.
     settled: [Counter; 3],
     /// Transactions ended since the start.
@@ -132,7 +132,7 @@ pub struct GateMetrics {
 }
 
 const MODES: [Mode; 3] = [Mode::Pass, Mode::Hold, Mode::Refuse];
-const OUTCOMES: [Outcome; 7] = [
+const OUTCOMES: [Outcome; 8] = [
     Outcome::Relayed,
     Outcome::Held,
     Outcome::Deferred,
@@ -140,6 +140,7 @@ const OUTCOMES: [Outcome; 7] = [
     Outcome::Uncertain,
     Outcome::Blocked,
     Outcome::Abandoned,
+    Outcome::Known,
 ];
 const SETTLED: [&str; 3] = ["evidence", "person", "rule"];
 const CLASSES: [&str; 3] = ["2yz", "4yz", "5yz"];

@@ -22,6 +22,8 @@ pub enum Outcome {
     Blocked,
     /// The client left, or reset, before the end of mail data.
     Abandoned,
+    /// A member took this very message before: the client was told so, and it was not handed over again.
+    Known,
 }
 
 impl Outcome {
@@ -36,6 +38,7 @@ impl Outcome {
             Self::Uncertain => "uncertain",
             Self::Blocked => "blocked",
             Self::Abandoned => "abandoned",
+            Self::Known => "known",
         }
     }
 

@@ -545,6 +545,7 @@ mod tests {
             host: "gate.example.net".into(),
             trace: true,
             recipient_domains: Vec::new(),
+            repeats: None,
         };
         (gates, corridor)
     }

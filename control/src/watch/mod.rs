@@ -59,6 +59,9 @@ const KEEP: Duration = Duration::from_secs(10);
 /// How often uncertain mail is looked at.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// Messages that the proxy is told of at once.
+const REPEATS_AT_ONCE: usize = 1000;
+
 /// Requests that wait for the task.
 const COMMANDS_MAX: usize = 64;
 
@@ -668,11 +671,13 @@ impl Watcher {
         while let Some(held) = pieces.next_line::<api::Held>().await? {
             ids.push(held.id);
         }
-        if ids.is_empty() {
+        let passed: Vec<api::Repeat> = self.proxy.get(api::path::REPEATS, CHANGE_DEADLINE).await?;
+        if ids.is_empty() && passed.is_empty() {
             return Ok(());
         }
-        // After the list: the last attempt of each of these stands in the journal by now.
+        // After the lists: the last attempt of each of these stands in the journal by now.
         self.read_journal().await?;
+        self.settle_passed(passed).await?;
         let (mut taken, mut absent) = (Vec::new(), Vec::new());
         for id in ids {
             match self.books.what_became_of(&id) {
@@ -693,6 +698,16 @@ impl Watcher {
             let change = api::HeldChange { ids, filter: None, change, holder, reason };
             let _: api::HeldChanged =
                 self.proxy.post(api::path::HELD_CHANGE, &change, CHANGE_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the proxy which of these the member took, so that they are known when they come again.
+    async fn settle_passed(&mut self, mut passed: Vec<api::Repeat>) -> Result<(), ClientError> {
+        passed.retain(|one| self.books.what_became_of(&one.id) == Some(true));
+        for some in passed.chunks(REPEATS_AT_ONCE) {
+            let _: api::RepeatsTaken =
+                self.proxy.post(api::path::REPEATS_TAKEN, &some, CHANGE_DEADLINE).await?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@
 //! Not here: the wire types (`api`), what an order or a release means (`gate`, `replay`), the API for
 //! people and scripts (`control`).
 //!
-//! Reading order: this file, `gates`, `replay`, `held`, `health` (one resource each), `wire`
+//! Reading order: this file, `gates`, `replay`, `held`, `repeats`, `health` (one resource each), `wire`
 //! (conversions), `problem` (errors), `socket`, `growth`.
 
 mod gates;
@@ -20,6 +20,7 @@ mod health;
 mod held;
 mod journal;
 mod problem;
+mod repeats;
 mod replay;
 mod socket;
 mod wire;
@@ -315,6 +316,8 @@ impl Desk {
             .route(path::RELEASE, post(replay::release))
             .route(path::REPLAY, post(replay::control))
             .route(path::HELD_ONE, get(held::one))
+            .route(path::REPEATS, get(repeats::waiting))
+            .route(path::REPEATS_TAKEN, post(repeats::taken))
             .route(path::DAMAGE_ACKNOWLEDGE, post(held::acknowledge_damage))
             .layer(middleware::from_fn_with_state(self.clone(), brief));
         let long = Router::new()

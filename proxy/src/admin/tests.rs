@@ -120,6 +120,7 @@ async fn house() -> House {
                 host: Arc::from("mx.example"),
                 trace: true,
                 recipient_domains: Vec::new(),
+                repeats: None,
             });
             let settings = Settings {
                 config: crate::replay::Config::default(),

@@ -14,7 +14,6 @@ use smtp::{Envelope, Reply};
 
 use super::{ClientFacts, Content, Corridor, Verb};
 use crate::clock;
-use crate::digest::Sha256;
 use crate::gate::Permit;
 use crate::outcome::Outcome;
 use crate::spool::{Arrival, HoldError, Lane, Reservation, Writer};
@@ -27,8 +26,6 @@ pub(super) struct Hold {
     sender: Option<smtp::Sender>,
     envelope: Option<Envelope>,
     writer: Option<Writer>,
-    /// Of mail data as received: without our trace field.
-    digest: Sha256,
     failed: Option<Reply>,
 }
 
@@ -41,21 +38,13 @@ impl Hold {
             sender: None,
             envelope: None,
             writer: None,
-            digest: Sha256::default(),
             failed: None,
         }
     }
 
-    /// Looks at content before it is taken.
-    pub(super) fn digest(&mut self, content: &Content<'_>) {
-        if self.writer.is_some() {
-            content.pieces().into_iter().for_each(|piece| self.digest.update(piece));
-        }
-    }
-
-    /// The digest of mail data, which has ended.
-    pub(super) fn content_sha256(&mut self) -> Option<[u8; 32]> {
-        std::mem::take(&mut self.digest).finish()
+    /// Can it still end with a promise?
+    pub(super) fn is_alive(&self) -> bool {
+        self.writer.is_some() && self.failed.is_none() && !self.permit.is_aborted()
     }
 
     pub(super) const fn permit(&self) -> &Permit {

@@ -7,8 +7,9 @@
 //! [`Transaction::finish`] ends it.
 //!
 //! Invariants
-//! - A 2yz to the end of mail data comes from the spool's commit or from the next hop's own reply
-//!   after the last octet, from nowhere else.
+//! - A 2yz to the end of mail data comes from the spool's commit, from the next hop's own reply
+//!   after the last octet, or (where that is configured) from the proof that a member took this very
+//!   message before; from nowhere else.
 //! - The permit lives exactly as long as the transaction.
 //! - The client hears 451, never 5yz, about the link to a next hop; 421 becomes 451 (RFC 5321
 //!   §4.2.1: 421 would end *its* session).
@@ -19,6 +20,7 @@ mod hold;
 mod pass;
 mod peeked;
 pub mod record;
+pub mod repeats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use bytes::{Buf, BytesMut};
 use smtp::{Protocol, Recipient, Reply, Sender, Trace};
 
 use crate::clock;
+use crate::digest::Sha256;
 use crate::gate::{Fenced, Gate, Mode, Permit};
 use crate::health::{Consequence, Health};
 use crate::id::{Ids, TransactionId};
@@ -39,6 +42,7 @@ use crate::spool::Spool;
 
 use hold::Hold;
 use pass::{Pass, Settled};
+use repeats::{Print, Repeats};
 
 pub use peeked::Peeked;
 pub use record::Record;
@@ -68,6 +72,8 @@ pub struct Corridor {
     pub trace: bool,
     /// In hold, the only domains that are taken; empty: all.
     pub recipient_domains: Vec<String>,
+    /// What was passed on with an uncertain end; none: it is not known when it comes again.
+    pub repeats: Option<Repeats>,
 }
 
 /// Who gives us mail in this session.
@@ -101,6 +107,8 @@ pub struct Transaction {
     offered: bool,
     /// Mail data has ended: its reply is for all that were accepted.
     ended: bool,
+    /// Of mail data as received, without our trace field; in hold, and where repetitions are looked for.
+    digest: Option<Sha256>,
     _counted: Counted,
 }
 
@@ -213,6 +221,7 @@ impl Transaction {
             rejected: Vec::new(),
             offered: false,
             ended: false,
+            digest: None,
             _counted: Counted::new(&corridor.metrics),
         };
         transaction.push(Verb::Mail(sender));
@@ -308,6 +317,7 @@ impl Transaction {
         let smtputf8 = self.sender.parameters.smtputf8();
         let mut field = Vec::with_capacity(TRACE_OCTETS);
         let held = matches!(self.kind, Kind::Hold(_));
+        self.digest = (held || self.corridor.repeats.is_some()).then(Sha256::default);
         if held || self.corridor.trace {
             let id = self.id().to_string();
             let date = clock::rfc_5322(clock::unix_ms());
@@ -329,10 +339,14 @@ impl Transaction {
 
     /// Takes content. Never fails: what went wrong is told at the end.
     pub async fn mail_data(&mut self, content: Content<'_>) {
-        if let Kind::Hold(hold) = &mut self.kind {
-            hold.digest(&content);
-        }
+        self.look_at(&content);
         self.give(content).await;
+    }
+
+    fn look_at(&mut self, content: &Content<'_>) {
+        if let Some(digest) = &mut self.digest {
+            content.pieces().into_iter().for_each(|piece| digest.update(piece));
+        }
     }
 
     async fn give(&mut self, content: Content<'_>) {
@@ -359,13 +373,25 @@ impl Transaction {
     ) -> Reply {
         let corridor = Arc::clone(&self.corridor);
         let waits = corridor.relay.waits();
+        self.look_at(&last);
+        let content_sha256 = self.digest.take().and_then(Sha256::finish);
+        let print = content_sha256.filter(|_| end == End::Complete).map(|sha256| Print {
+            from: record::from_of(&self.sender).to_string(),
+            size,
+            sha256,
+        });
+        if let Some(print) = &print
+            && let Some(id) = self.known(print)
+        {
+            last.input.advance(last.octets);
+            return self.answer_known(id, peeked, (size, content_sha256));
+        }
         if end == End::Complete && matches!(&self.kind, Kind::Pass(pass) if pass.is_alive()) {
             self.offered = true;
             let facts = self.facts(Some(peeked));
             corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts });
         }
         self.ended = true;
-        let mut content_sha256 = None;
         let (outcome, reply) = match (&mut self.kind, end) {
             (Kind::Pass(pass), End::Complete) => {
                 let finished = pass.finish(&corridor, last.pieces(), waits).await;
@@ -373,8 +399,6 @@ impl Transaction {
                 finished
             }
             (Kind::Hold(hold), End::Complete) => {
-                hold.digest(&last);
-                content_sha256 = hold.content_sha256();
                 hold.mail_data(last).await;
                 hold.finish(&corridor, peeked.header().message_id()).await
             }
@@ -393,9 +417,51 @@ impl Transaction {
                 (Outcome::Deferred, Reply::REFUSED_BY_ORDER)
             }
         };
+        if let (Some(repeats), Some(print), true) =
+            (&corridor.repeats, print, self.offered && outcome == Outcome::Uncertain)
+        {
+            repeats.note(self.id(), print, self.accepted(), Instant::now());
+        }
         self.record(outcome, &reply, Some(peeked), (size, content_sha256));
         corridor.metrics.replied(self.mode(), &reply);
         reply
+    }
+
+    /// Under which id a member took this very message before, if one did and this transaction could take it again.
+    fn known(&self, print: &Print) -> Option<TransactionId> {
+        let able = match &self.kind {
+            Kind::Pass(pass) => pass.is_alive(),
+            Kind::Hold(hold) => hold.is_alive(),
+            Kind::Refuse(_) => false,
+        };
+        let repeats = self.corridor.repeats.as_ref().filter(|_| able)?;
+        repeats.known(print, &self.accepted())
+    }
+
+    /// Ends a repetition of what was taken as `id`: nothing of it is completed anywhere, and the client is free of it.
+    fn answer_known(
+        mut self,
+        id: TransactionId,
+        peeked: &Peeked,
+        content: (u64, Option<[u8; 32]>),
+    ) -> Reply {
+        let reply = Reply::new(250, format!("2.0.0 Ok: taken before as {id}"));
+        self.ended = true;
+        match &mut self.kind {
+            Kind::Pass(pass) => pass.abort(reply.clone()),
+            Kind::Hold(hold) => hold.abort(),
+            Kind::Refuse(_) => {}
+        }
+        self.record(Outcome::Known, &reply, Some(peeked), content);
+        self.corridor.metrics.replied(self.mode(), &reply);
+        reply
+    }
+
+    /// Forward-paths that were not rejected, as written.
+    fn accepted(&self) -> Vec<String> {
+        let rejected = |place: usize| self.rejected.iter().any(|(other, _)| *other == place);
+        let paths = self.recipients.iter().enumerate().filter(|(place, _)| !rejected(*place));
+        paths.map(|(_, recipient)| recipient.path.to_string()).collect()
     }
 
     /// Ends a transaction that will have no mail data: reset, refused, or the client left.
