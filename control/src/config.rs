@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 use proxy::config::Config as DataPlane;
+use proxy::session::Networks;
 use serde::Deserialize;
 
 use crate::drain::Setting;
@@ -35,6 +36,8 @@ pub struct Drain {
     pub skew_max_s: u32,
     /// Settled messages whose keys are remembered, so that a key that was used before is known.
     pub remembered_max: usize,
+    /// Messages that are followed at once, from the handing over to the evidence of what became of them.
+    pub inside_max: usize,
     /// Settle uncertain held messages by what the logs show.
     pub settle: bool,
     /// Where Prometheus scrapes control; empty string: nowhere.
@@ -48,6 +51,7 @@ impl Default for Drain {
             timeout_s: 3600,
             skew_max_s: 300,
             remembered_max: 500_000,
+            inside_max: 200_000,
             settle: true,
             metrics_listen: String::new(),
         }
@@ -84,6 +88,9 @@ pub struct Maillog {
     pub from: Vec<IpAddr>,
     /// Loopback addresses to which a hand-over leaves the system; any other stays inside (a content filter).
     pub leaves: Vec<IpAddr>,
+    /// Addresses and networks to which a hand-over stays inside the system although they are not on it: content filters
+    /// on other hosts.
+    pub inside: Option<Networks>,
     /// Transports that end in a mailbox; through any other program a message may come back.
     pub mailboxes: Option<Vec<String>>,
     /// Lines that may be missing before absence is not proven any more.
@@ -92,6 +99,10 @@ pub struct Maillog {
     pub unparsed_per_million_max: Option<u64>,
     /// Other systems write to it too: any line after the quiet period shows that it lives.
     pub shared: bool,
+    /// Only lines of this host are meant, where several write to one log.
+    pub host: Option<String>,
+    /// Only lines of programs whose names begin so are meant (`postfix-out/`), where several write to one log.
+    pub program: Option<String>,
     /// When the patterns are asked: `before` or `after` the dialect.
     pub patterns: maillog::Turn,
     /// Patterns of this site.
@@ -99,7 +110,22 @@ pub struct Maillog {
 }
 
 /// Mailbox transports when nothing is said.
-const MAILBOXES: [&str; 5] = ["local", "virtual", "lmtp", "cyrus", "dovecot"];
+const MAILBOXES: [&str; 12] = [
+    "local",
+    "virtual",
+    "lmtp",
+    "cyrus",
+    "dovecot",
+    // Exim, as Debian and its manual name them.
+    "local_delivery",
+    "mail_spool",
+    "maildir_home",
+    "address_file",
+    "address_directory",
+    "dovecot_lmtp",
+    // Sendmail.
+    "cyrusv2",
+];
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -202,12 +228,22 @@ impl Config {
                     sentinels.insert(gate.name.clone(), (to.clone(), gate.sentinel_from.clone()));
                 }
             }
+            if let Some(partner) = &gate.returns {
+                let partner = whole.gates.iter().find(|other| other.name == *partner);
+                let members = partner.into_iter().flat_map(|partner| &partner.members);
+                plan.told.extend(members.map(|member| member.name.clone()));
+            }
             let entry =
                 GatePlan { returns: gate.returns.clone(), members: names, trace: gate.trace };
             plan.gates.insert(gate.name.clone(), entry);
         }
+        for log in &logs {
+            let (Role::Server { member } | Role::Next { member, .. }) = &log.plan.role;
+            plan.told.insert(member.clone());
+        }
         let limits = Limits {
             remembered_max: drain.remembered_max,
+            offers_max: drain.inside_max,
             skew_max_ms: i64::from(drain.skew_max_s) * 1000,
         };
         let terms = logs.iter().map(|log| (log.plan.name.clone(), log.terms)).collect();
@@ -236,6 +272,9 @@ fn check_drain(drain: &Drain) -> Result<(), &'static str> {
     }
     if !(1000..=10_000_000).contains(&drain.remembered_max) {
         return Err("remembered_max must be between 1000 and 10000000");
+    }
+    if !(1000..=10_000_000).contains(&drain.inside_max) {
+        return Err("inside_max must be between 1000 and 10000000");
     }
     Ok(())
 }
@@ -302,9 +341,11 @@ fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
     Ok(Log {
         plan: LogPlan {
             name: entry.name,
+            dialect,
             role,
             clients,
             leaves: entry.leaves,
+            inside: entry.inside.unwrap_or_else(Networks::none),
             mailboxes,
             ids_of_connections: dialect == Dialect::Sems,
             udp,
@@ -317,7 +358,13 @@ fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
             shared: entry.shared,
             udp,
         },
-        reading: maillog::Config { dialect, patterns: entry.patterns, pattern: entry.pattern },
+        reading: maillog::Config {
+            dialect,
+            host: entry.host,
+            program: entry.program,
+            patterns: entry.patterns,
+            pattern: entry.pattern,
+        },
         zone,
         source,
     })

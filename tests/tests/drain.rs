@@ -324,6 +324,9 @@ fn without_an_opening_balance_nothing_is_certified_and_the_report_says_what_to_t
     assert!(said.contains("no-sentinel:outbound"), "{said}");
     assert_eq!(lockgate.cli(&["drain", "nobody"]).code, 1);
     assert_eq!(lockgate.cli(&["waive", "sems1", "no-opening", "--reason", "x"]).code, 1);
+    // The orders stand: the fence is there, though nobody waits any more.
+    lockgate.ok(&["attest", "sems1", "queue-empty", "--reason", "x"]);
+    lockgate.ok(&["drain", "sems1", "--end"]);
     assert_eq!(lockgate.cli(&["attest", "sems1", "queue-empty", "--reason", "x"]).code, 1);
 }
 

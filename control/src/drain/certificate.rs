@@ -101,6 +101,8 @@ pub struct Body {
     pub mark: Moment,
     /// Place of the journal at the mark.
     pub journal: String,
+    /// Place of each log at the mark.
+    pub marked_logs: BTreeMap<String, Vec<LogFile>>,
     /// Quiet after the mark, in milliseconds.
     pub quiet_ms: i64,
     /// The balance that it began with.
@@ -134,6 +136,8 @@ pub struct Circumstances {
     pub mark: Moment,
     /// The journal at the mark.
     pub journal: String,
+    /// Place of each log at the mark.
+    pub marked_logs: BTreeMap<String, Vec<LogFile>>,
     /// Quiet, in milliseconds.
     pub quiet_ms: i64,
     /// Opening balance.
@@ -230,6 +234,7 @@ impl Signer {
             fences,
             mark,
             journal,
+            marked_logs,
             quiet_ms,
             opening,
             sentinels,
@@ -247,6 +252,7 @@ impl Signer {
             fences,
             mark,
             journal,
+            marked_logs,
             quiet_ms,
             opening,
             sentinels,
@@ -325,6 +331,9 @@ impl Body {
                 return wrong(format!("{} items of gate {gate} are inside", sums.inside));
             }
         }
+        if self.grade == Grade::Attested && self.queue_empty.is_none() {
+            return wrong("it is attested, and nobody looked at the queue page".into());
+        }
         let fenced = self.fences.iter().map(|fence| fence.quiet).max();
         if fenced.is_none_or(|fenced| fenced > self.mark) {
             return wrong("the mark was not taken after the fence".into());
@@ -401,6 +410,7 @@ mod tests {
     fn circumstances() -> Circumstances {
         let word = Word { by: "M. Muster".into(), reason: "fresh install".into(), at: Moment(1) };
         Circumstances {
+            marked_logs: BTreeMap::new(),
             member: "sems1".into(),
             gates: vec!["outbound".into()],
             issued: Moment(200_000),

@@ -8,6 +8,9 @@
 //! - Binding by a key that fits two offers does not happen; a chain that cannot be bound is never ignored:
 //!   it is the server's own mail, or came past us, and both are counted.
 //! - A hand-over inside the server (to a content filter, back to itself) settles nothing.
+//! - What the log says is still waiting there is inside, also where every item of ours is settled (a copy, an address
+//!   that was expanded).
+//! - A log that comes by UDP can be forged: it shows, and settles nothing.
 //! - What is told twice (a log handed in again) changes nothing.
 //!
 //! Not here: how lines look (`maillog`), whether a log is complete (`maillog::coverage`).
@@ -15,12 +18,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
+use proxy::session::Networks;
 use serde::{Deserialize, Serialize};
 
 use super::item::{Column, Evidence, Item, Key, Offer, OfferKey, Place, Sight, bare, same_address};
-use super::ledger::{Arrival, Ledger, Limits, Plan, Recalled, fingerprint, only_with};
+use super::ledger::{Arrival, Ledger, Limits, Plan, fingerprint, only_with};
 use super::skew::Skew;
-use crate::maillog::{Disposition, Event, Recipient, Stamp, What};
+use crate::maillog::{Dialect, Disposition, Event, Recipient, Stamp, What};
 use crate::moment::Moment;
 
 /// How long a chain may stay unbound before it is judged, in milliseconds by our clock: the journal is read before
@@ -54,6 +58,13 @@ const PAST_KEPT_MS: i64 = 3_600_000;
 /// How long the handing over of a message may take, in milliseconds, where only its offer is remembered.
 const PASSING_MS: i64 = 600_000;
 
+/// A jump of the stamps in a file that was handed in, in milliseconds, over which it may have been put together of several:
+/// absence is not proven across it.
+const JUMP_MS: i64 = 600_000;
+
+/// Jumps that are kept of one piece.
+const JUMPS_MAX: usize = 100;
+
 /// How long the end of an unbound chain is kept, in milliseconds by our clock.
 const ENDED_KEPT_MS: i64 = 60_000;
 
@@ -79,12 +90,16 @@ pub enum Role {
 pub struct LogPlan {
     /// Its name.
     pub name: String,
+    /// Who wrote it.
+    pub dialect: Dialect,
     /// Of whom it speaks.
     pub role: Role,
     /// Our addresses, as the server sees them; empty: not known, and any client may be us.
     pub clients: Vec<IpAddr>,
     /// Hosts to which a hand-over leaves the server although they are on it (a loopback address).
     pub leaves: Vec<IpAddr>,
+    /// Hosts to which a hand-over stays inside although they are not on it (a content filter).
+    pub inside: Networks,
     /// Names of mailbox transports (`local`, `lmtp`): a delivery through them is an end. Through any other program
     /// the message may come back.
     pub mailboxes: Vec<String>,
@@ -92,6 +107,34 @@ pub struct LogPlan {
     pub ids_of_connections: bool,
     /// It comes by UDP: lines can be lost and forged.
     pub udp: bool,
+}
+
+impl LogPlan {
+    /// How long after an uncertain end the log must have gone on before absence is proven, in milliseconds: a server may
+    /// finish what it read long after the link was cut.
+    pub(super) const fn absence_guard_ms(&self) -> i64 {
+        match self.dialect {
+            // These name a message when it begins to come in.
+            Dialect::Postfix | Dialect::Opensmtpd => 30_000,
+            // These when it was taken; that may last as long as a client has to wait (RFC 5321 §4.5.3.2.6).
+            _ => 660_000,
+        }
+    }
+
+    /// Does it say that a message has left the queue?
+    const fn says_removed(&self) -> bool {
+        matches!(self.dialect, Dialect::Postfix | Dialect::Exim)
+    }
+
+    /// Does it never say who brought a message, though it shows how it came in?
+    const fn hides_clients(&self) -> bool {
+        matches!(self.dialect, Dialect::Opensmtpd)
+    }
+
+    /// Does it never name Message-IDs?
+    const fn hides_message_ids(&self) -> bool {
+        matches!(self.dialect, Dialect::Opensmtpd)
+    }
 }
 
 /// What a chain belongs to.
@@ -158,14 +201,17 @@ struct Chain {
     ident: Option<String>,
     message_id: Option<String>,
     sender: Option<String>,
+    size: Option<u64>,
     count: Option<u32>,
     recipients: BTreeMap<String, Told>,
     /// It handed the message to another part of the server.
     inner: bool,
-    /// So many parts of what it handed on inside were seen again.
+    /// For so many recipients what it handed on inside was seen again.
     parts: u32,
     /// It is a part of a message that was queued anew inside.
     part: bool,
+    /// The chain of which it is a part, and for how many recipients that one counts it.
+    of: Option<(String, u32)>,
     /// It left the queue.
     removed: Option<Moment>,
     /// It took the place of another with this id whose end was not seen.
@@ -181,9 +227,18 @@ impl Chain {
             && self.recipients.values().filter(inner).count() > self.parts as usize
     }
 
-    /// Is it out of the server? What was handed on inside is not, before it was seen again.
+    /// Is it out of the server? What was handed on inside is not, before all of it was seen again.
     fn is_out(&self) -> bool {
-        self.is_ended() && (!self.inner || self.parts > 0)
+        let inner = self.recipients.values().filter(|told| told.disposition == Fate::Inner).count();
+        self.is_ended() && self.parts as usize >= inner
+    }
+
+    /// Does the log say that something of it waits in the queue?
+    fn waits(&self, log: &LogPlan) -> bool {
+        let deferred = |told: &Told| told.disposition == Fate::Deferred;
+        let more = self.count.is_some_and(|count| self.recipients.len() < count as usize);
+        self.removed.is_none()
+            && (self.recipients.values().any(deferred) || more && log.says_removed())
     }
 
     fn is_ended(&self) -> bool {
@@ -241,18 +296,29 @@ pub struct Chains {
     piece: u64,
     /// When mail came past us, as the log says, or as it was read: one for each message.
     bypasses: VecDeque<(String, Moment)>,
+    /// The latest of those that are not kept any more.
+    bypasses_more: Option<Moment>,
     /// The first of it by name.
     pub bypass_samples: Vec<Foreign>,
     /// Mail that the server made itself.
     pub own: u64,
-    /// Messages of a time that is not remembered any more: ours, or mail that came past us.
-    pub forgotten: u64,
+    /// Messages of a time that is not remembered any more (ours, or mail that came past us), and the latest of them.
+    pub forgotten: Option<(u64, Moment)>,
+    /// When something last happened to a message, by our clock, as it was written.
+    pub stirred: Option<Moment>,
+    /// Our own addresses were seen to connect until this moment, by the log's clock.
+    connected_until: Option<Moment>,
+    /// What is read was handed in as a file.
+    #[serde(skip)]
+    handing_in: bool,
+    /// Offers to which a chain of this log is bound.
+    mine: BTreeSet<OfferKey>,
     /// Chains whose first line was not an arrival: they began before the log.
     pub fragments: u64,
 }
 
 /// A part of a log that was read without interruption.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Piece {
     /// It was followed from this moment on, by our clock: what was written later is in it.
     from: Option<Moment>,
@@ -260,6 +326,8 @@ struct Piece {
     shown: Option<(Moment, Moment)>,
     /// Its earliest and its latest stamp, by the log's clock.
     span: Option<(Moment, Moment)>,
+    /// Where its stamps jump, by the log's clock; nothing is known of more than [`JUMPS_MAX`].
+    jumps: Vec<(Moment, Moment)>,
 }
 
 /// What is at hand when a line is taken.
@@ -307,18 +375,19 @@ impl Chains {
             _ => id.to_owned(),
         };
         match &event.what {
-            What::Accepted { id, client, ident } => {
+            What::Accepted { id, client, ident, recipients } => {
                 let name = name(id.0);
                 let chain = self.begin(&name, stamp, place, desk.now);
                 chain.accepted = true;
-                chain.arrived |= client.is_some();
+                chain.arrived |= client.is_some() || desk.log.hides_clients();
+                chain.count = recipients.or(chain.count);
                 chain.client = chain.client.or(*client);
                 if let Some(ident) = ident {
                     chain.ident = Some((*ident).to_owned());
                 }
                 self.bind(&name, None, desk);
             }
-            What::Queued { id, sender, recipients, message_id, client, .. } => {
+            What::Queued { id, sender, recipients, message_id, client, size } => {
                 let name = name(id.0);
                 let message_id = message_id.map(bare).filter(|id| !id.is_empty());
                 let other = self.chains.get(&name).is_some_and(|chain| {
@@ -333,12 +402,14 @@ impl Chains {
                 chain.client = chain.client.or(*client);
                 chain.arrived |= client.is_some() || desk.log.ids_of_connections;
                 chain.count = recipients.or(chain.count);
+                chain.size = size.or(chain.size);
                 chain.queued = true;
                 if let Some(id) = message_id {
                     chain.message_id = Some(id.to_owned());
                 }
                 self.bind(&name, None, desk);
                 self.note_queued(&name, desk);
+                self.note_part(&name);
             }
             // A message without the field: nothing to know it by.
             What::MessageId { message_id, .. } if bare(message_id).is_empty() => {}
@@ -359,8 +430,10 @@ impl Chains {
                 let name = name(id.0);
                 let at = stamp.map_or(desk.now, |(at, _)| at);
                 self.bind(&name, Some(recipient), desk);
-                if let Some(Chain { bound: Bound::Offer(key, _), .. }) = self.chains.get(&name) {
-                    let sight = Sight { place: place.clone(), at, text: (*text).to_owned() };
+                let chain = self.chains.get(&name).filter(|_| !desk.log.udp);
+                if let Some(Chain { bound: Bound::Offer(key, by), .. }) = chain {
+                    let by = *by;
+                    let sight = Sight { place: place.clone(), at, by, text: (*text).to_owned() };
                     desk.ledger.sight(key, bare(recipient), &sight);
                 }
             }
@@ -371,8 +444,29 @@ impl Chains {
                 self.own += 1;
             }
             What::Removed { id } => self.removed(&name(id.0), desk),
-            What::RuleMatched { .. } | What::Connected { .. } => {}
+            What::RuleMatched { id, recipient, .. } => {
+                self.bind(&name(id.0), Some(recipient), desk);
+            }
+            What::Connected { client } => {
+                let ours = client.is_some_and(|client| desk.log.clients.contains(&client));
+                if let Some((earliest, latest)) = stamp.filter(|_| ours)
+                    && earliest == latest
+                {
+                    self.connected_until = self.connected_until.max(Some(earliest));
+                }
+            }
         }
+        let known = !matches!(event.what, What::Connected { .. });
+        if known && !self.handing_in {
+            self.stirred = Some(desk.now);
+        }
+    }
+
+    /// One of our addresses, used for nothing else, connected at this moment of our clock or later.
+    #[must_use]
+    pub fn connected_until(&self, limits: &Limits) -> Option<Moment> {
+        let high = self.skew.bounds().map_or(limits.skew_max_ms, |(_, high)| high);
+        self.connected_until.map(|at| at.plus(-high))
     }
 
     /// Makes what is not kept on disk from what is.
@@ -452,11 +546,13 @@ impl Chains {
             ident: None,
             message_id: None,
             sender: None,
+            size: None,
             count: None,
             recipients: BTreeMap::new(),
             inner: false,
             parts: 0,
             part: false,
+            of: None,
             removed: None,
             shadows: false,
         })
@@ -479,7 +575,7 @@ impl Chains {
         let Role::Server { member } = &desk.log.role else { return };
         let found = self.find(name, chain, member, recipient.map(bare), desk);
         // What an offer that is not let go yet can explain goes first; then what was let go before the log came.
-        let mut more = false;
+        let (mut more, mut shown) = (false, None);
         let found = found.or_else(|| {
             let whole = chain.accepted || chain.arrived;
             let named =
@@ -495,10 +591,18 @@ impl Chains {
             };
             let message_id = chain.message_id.as_deref();
             let recalled = desk.ledger.recall(member, queue_id(name), message_id, allowed)?;
-            more = recalled == Recalled::TakenBefore;
+            more = recalled.taken_before;
+            shown = Some(recalled.at);
             Some((Bound::Past, Whose::Arrival))
         });
         let Some((bound, whose)) = found else { return };
+        if bound == Bound::Past && shown.is_none() {
+            let ident = chain.ident.as_deref();
+            shown = ident.and_then(|ident| desk.ledger.remembers_id(ident));
+        }
+        if let Some(offered) = shown {
+            self.shows(offered);
+        }
         if more {
             // By its Message-ID alone another message was taken for this one, and came past us.
             self.bypassed(name, desk.now);
@@ -518,6 +622,7 @@ impl Chains {
         chain.bound = bound.clone();
         let arrival = chain.first.filter(|_| chain.arrived && whose == Whose::Arrival);
         let told = chain.recipients.clone();
+        let ambiguous = chain.shadows;
         if judged && bound != Bound::Bypass {
             self.unjudge(name, first, &place);
         }
@@ -528,9 +633,13 @@ impl Chains {
                     .get(other.as_str())
                     .is_some_and(|parent| parent.bound == bound && parent.awaits(&message_id))
             });
-            if let Some(parent) = parent.and_then(|other| self.chains.get_mut(other)) {
-                parent.parts += 1;
+            let parent = parent.cloned();
+            if let Some(chain) = self.chains.get_mut(name)
+                && let Some(parent) = parent.filter(|_| chain.of.is_none())
+            {
+                chain.of = Some((parent, 0));
             }
+            self.note_part(name);
         }
         let Bound::Offer(key, by) = bound else { return };
         if let Some(offer) = desk.ledger.offer(&key) {
@@ -543,10 +652,29 @@ impl Chains {
             self.shows(key.at);
         }
         self.shows_idents |= by == Key::Ident;
-        desk.ledger.logged(&key);
+        self.mine.insert(key.clone());
+        if !desk.log.udp {
+            desk.ledger.logged(&key);
+        }
         self.note_queued(name, desk);
         for (to, told) in &told {
-            apply(&key, by, to, told, desk);
+            // It may be said of the message that had this id before.
+            if !(ambiguous && told.message_id.is_none()) {
+                apply(&key, by, to, told, desk);
+            }
+        }
+    }
+
+    /// The chain of which this one is a part counts it, for as many recipients as it has.
+    fn note_part(&mut self, name: &str) {
+        let Some(chain) = self.chains.get_mut(name) else { return };
+        let count = chain.count.unwrap_or(1).max(1);
+        let Some((parent, counted)) = &mut chain.of else { return };
+        let more = count.saturating_sub(*counted);
+        *counted = count;
+        let parent = parent.clone();
+        if let Some(parent) = self.chains.get_mut(&parent) {
+            parent.parts += more;
         }
     }
 
@@ -554,7 +682,9 @@ impl Chains {
     fn note_queued(&self, name: &str, desk: &mut Desk<'_>) {
         if let Some(chain) = self.chains.get(name)
             && chain.queued
-            && let Bound::Offer(key, _) = &chain.bound
+            && !desk.log.udp
+            && let Bound::Offer(key, by) = &chain.bound
+            && *by != Key::Envelope
         {
             desk.ledger.queued(key);
         }
@@ -563,11 +693,23 @@ impl Chains {
     /// What follows was read without interruption; `from`: from this moment on, by our clock, as it was written.
     /// Returns its number, for [`Chains::go_on`].
     pub fn begin_piece(&mut self, from: Option<Moment>) -> u64 {
+        let before = self.piece;
         self.piece = self.pieces.last_key_value().map_or(0, |(number, _)| number + 1);
         self.pieces.insert(self.piece, Piece { from, ..Piece::default() });
         if self.pieces.len() > PIECES_MAX {
-            self.pieces.pop_first();
+            // The one that ends first is needed least; never one that is read.
+            let end = |piece: &Piece| piece.span.map(|(_, last)| last);
+            let others =
+                self.pieces.iter().filter(|(number, _)| ![before, self.piece].contains(*number));
+            let first = others.min_by_key(|(_, piece)| end(piece)).map(|(number, _)| *number);
+            self.pieces.retain(|number, _| Some(*number) != first);
         }
+        self.piece
+    }
+
+    /// What follows is of a file that was handed in, or not any more. Returns the piece that was read before.
+    pub fn hand_in(&mut self, handing_in: bool) -> u64 {
+        self.handing_in = handing_in;
         self.piece
     }
 
@@ -587,19 +729,18 @@ impl Chains {
     pub fn stamped(&mut self, (earliest, latest): (Moment, Moment)) {
         let piece = self.pieces.entry(self.piece).or_default();
         let (from, to) = piece.span.unwrap_or((latest, earliest));
+        let jumps = piece.span.is_some() && piece.from.is_none() && earliest.since(to) >= JUMP_MS;
+        if jumps && piece.jumps.len() <= JUMPS_MAX {
+            piece.jumps.push((to, earliest));
+        }
         // What is unsure widens nothing.
         piece.span = Some((from.min(latest), to.max(earliest)));
     }
 
-    /// The first time between `from` and `until`, by our clock, that no piece covers. Pieces that nearly touch are
+    /// Times between `from` and `until`, by our clock, that no piece covers. Pieces that nearly touch are
     /// taken for one: files of a log that was rotated begin with the line behind the last.
     #[must_use]
-    pub fn uncovered(
-        &self,
-        from: Moment,
-        until: Moment,
-        limits: &Limits,
-    ) -> Option<(Moment, Moment)> {
+    pub fn uncovered(&self, from: Moment, until: Moment, limits: &Limits) -> Vec<(Moment, Moment)> {
         let most = limits.skew_max_ms;
         let (low, high) = self.skew.bounds().unwrap_or((-most, most));
         let ours = |piece: &Piece| {
@@ -612,21 +753,32 @@ impl Chains {
         };
         let mut pieces: Vec<(Moment, Moment)> = self.pieces.values().filter_map(ours).collect();
         pieces.sort_unstable();
-        let mut covered = from;
+        let (mut covered, mut holes) = (from, Vec::new());
         for (begin, end) in pieces {
-            if begin > covered.plus(JOIN_MS) {
-                return (covered < until).then_some((covered, begin));
+            if begin > covered.plus(JOIN_MS) && covered < until {
+                holes.push((covered, begin.min(until)));
             }
             covered = covered.max(end);
         }
-        (covered < until).then_some((covered, until))
+        if covered < until {
+            holes.push((covered, until));
+        }
+        holes
     }
 
     /// Was the log read without interruption from before `from` until well after `to`? What was offered there is in it,
     /// if it was taken, unless a hole is known.
     #[must_use]
-    pub fn covers(&self, from: Moment, to: Moment, guard_ms: i64) -> bool {
-        self.pieces.values().any(|piece| {
+    pub fn covers(&self, from: Moment, to: Moment, guard_ms: i64, limits: &Limits) -> bool {
+        let most = limits.skew_max_ms;
+        let (low, high) = self.skew.bounds().unwrap_or((-most, most));
+        let whole = |piece: &Piece| {
+            let over = |(before, behind): &(Moment, Moment)| {
+                before.plus(-high) < to.plus(guard_ms) && behind.plus(-low) > from
+            };
+            piece.jumps.len() <= JUMPS_MAX && !piece.jumps.iter().any(over)
+        };
+        self.pieces.values().filter(|piece| whole(piece)).any(|piece| {
             let begins = piece.from.is_some_and(|begun| begun <= from)
                 || piece.shown.is_some_and(|(first, _)| from.since(first) >= guard_ms);
             begins && piece.shown.is_some_and(|(_, last)| last.since(to) >= guard_ms)
@@ -682,19 +834,41 @@ impl Chains {
             {
                 return Some((parent.bound.clone(), Whose::Part));
             }
-            if ledger.remembers_id(ident) {
+            if ledger.remembers_id(ident).is_some() {
                 return Some((Bound::Past, Whose::Arrival));
             }
         }
         // Queue ids are used again: who has another Message-ID is another, and until it is known nobody is.
         let known = chain.message_id.is_some() || recipient.is_some() || chain.removed.is_some();
-        let alike = |(_, offer): &(&OfferKey, &Offer)| {
-            known && offer.message_id == chain.message_id && self.in_order(chain, offer)
+        // One that had no Message-ID may have got one from the server; some logs name none.
+        let same = |offer: &Offer| {
+            let new = chain.message_id.as_deref().is_some_and(|id| !ledger.has_seen(id));
+            offer.message_id == chain.message_id
+                || offer.message_id.is_none() && new
+                || desk.log.hides_message_ids()
         };
+        let known = known || desk.log.hides_message_ids();
+        let alike =
+            |(_, offer): &(&OfferKey, &Offer)| known && same(offer) && self.in_order(chain, offer);
         let unsure = self.skew.bounds().is_none()
             && ledger.remembers_reply(member, id, chain.message_id.as_deref());
         let of_reply = ledger.of_reply(member, id).filter(of_member).filter(alike);
         let by_reply = if unsure { None } else { self.one_free(of_reply) };
+        // Where both names fit, a clock that was set does not part them.
+        let by_reply = by_reply.or_else(|| {
+            let most = desk.limits.skew_max_ms;
+            let near = |(_, offer): &(&OfferKey, &Offer)| {
+                chain.first.is_none_or(|first| {
+                    let window = (offer.began, offer.until(desk.now));
+                    Skew::default().allows(first, window, most)
+                })
+            };
+            let named = |(_, offer): &(&OfferKey, &Offer)| {
+                offer.message_id.is_some() && offer.message_id == chain.message_id
+            };
+            let both = ledger.of_reply(member, id).filter(named).filter(near).filter(alike);
+            if chain.accepted && !unsure { self.one_free(both) } else { None }
+        });
         // Back from a part of the server that was handed the message.
         let local = chain.client.is_none_or(|client| client.is_loopback());
         let message_id = chain.message_id.as_deref().filter(|_| local);
@@ -710,8 +884,9 @@ impl Chains {
             // A log that names our ids would have named it.
             let by_ident = |offer: &Offer| offer.told_ident && self.shows_idents;
             let known = ledger.of_message(message_id).filter(of_member);
-            let known = known.filter(|(_, offer)| {
-                !by_ident(offer) && !offer.logged && offer.items.iter().any(Item::may_come_out)
+            let known = known.filter(|(key, offer)| {
+                let free = !self.is_mine(key);
+                !by_ident(offer) && free && offer.items.iter().any(Item::may_come_out)
             });
             // Of several messages with one Message-ID the recipient tells which; one that was let go may be meant too.
             if ours && let Some(to) = recipient {
@@ -723,12 +898,14 @@ impl Chains {
         }
         if let (Some(to), Some(from)) = (recipient, &chain.sender)
             && ours
+            && chain.message_id.is_none()
             && (chain.accepted || chain.arrived)
             && !self.shows_idents
             && !ledger.remembers_envelope(from, to)
         {
             let alike = ledger.of_envelope(from, to).filter(of_member);
-            let alike = alike.filter(|(_, offer)| !offer.logged);
+            let alike =
+                alike.filter(|(key, offer)| !self.is_mine(key) && offer.may_have_size(chain.size));
             if let Some(key) = only_with(alike, to) {
                 return Some((Bound::Offer(key, Key::Envelope), Whose::Arrival));
             }
@@ -771,12 +948,17 @@ impl Chains {
             .is_none_or(|client| desk.log.clients.is_empty() || desk.log.clients.contains(&client))
     }
 
+    /// Is a chain of this log bound to this offer? What another log of the member shows, this one may show too.
+    fn is_mine(&self, key: &OfferKey) -> bool {
+        self.mine.contains(key)
+    }
+
     /// The one offer of these that no chain is bound to yet.
     fn one_free<'a>(
         &self,
         offers: impl Iterator<Item = (&'a OfferKey, &'a Offer)>,
     ) -> Option<OfferKey> {
-        let mut free = offers.filter(|(_, offer)| !offer.logged);
+        let mut free = offers.filter(|(key, _)| !self.is_mine(key));
         let (one, _) = free.next()?;
         free.next().is_none().then(|| one.clone())
     }
@@ -872,13 +1054,15 @@ impl Chains {
             return true;
         }
         match recipient.relay {
-            Some(relay) => relay.is_loopback() && !desk.log.leaves.contains(&relay),
-            None => {
-                let through = recipient.relay_name.unwrap_or_default();
-                recipient.disposition == Disposition::Delivered
-                    && !through.is_empty()
-                    && !desk.log.mailboxes.iter().any(|mailbox| mailbox == through)
+            Some(relay) => {
+                let inside = relay.is_loopback() || desk.log.inside.contains(relay);
+                inside && !desk.log.leaves.contains(&relay)
             }
+            // To a program: what is not known as a mailbox may bring it back.
+            None => recipient.through.is_some_and(|through| {
+                recipient.disposition == Disposition::Delivered
+                    && !desk.log.mailboxes.iter().any(|mailbox| mailbox == through)
+            }),
         }
     }
 
@@ -946,7 +1130,7 @@ impl Chains {
         chain.removed.get_or_insert(desk.now);
         let Bound::Offer(key, by) = chain.bound.clone() else { return };
         // Part of a message that was split: which of its forward-paths were in this part is not known.
-        if chain.part || chain.inner {
+        if chain.part || chain.inner || desk.log.udp {
             return;
         }
         let Some(offer) = desk.ledger.offer(&key) else { return };
@@ -974,7 +1158,17 @@ impl Chains {
             self.unjudge(name, chain.first, &chain.place);
         }
         self.loose.remove(name);
+        // A part that was turned away is with the part of the server that sent it.
+        if let Some((parent, counted)) = &chain.of
+            && let Some(parent) = self.chains.get_mut(parent)
+        {
+            parent.parts = parent.parts.saturating_sub(*counted);
+        }
         let Bound::Offer(key, by) = chain.bound else { return };
+        self.mine.remove(&key);
+        if chain.part || chain.inner || desk.log.udp || by == Key::Envelope {
+            return;
+        }
         let Some(offer) = desk.ledger.offer(&key) else { return };
         let rest: Vec<String> = offer.inside().map(|item| item.to.clone()).collect();
         for to in rest {
@@ -1008,15 +1202,18 @@ impl Chains {
             self.judge(&name, desk);
         }
         let ledger = &*desk.ledger;
+        // What is read from a file is over when its last line says so: no other line will come.
+        let ended_kept = if self.handing_in { 0 } else { ENDED_KEPT_MS };
+        let past = |chain: &Chain| {
+            let old = now.since(chain.seen) >= PAST_KEPT_MS && !chain.waits(desk.log);
+            chain.is_ended() || old
+        };
         let over = |chain: &Chain| match &chain.bound {
             Bound::No => false,
-            Bound::Past => chain.is_ended() || now.since(chain.seen) >= PAST_KEPT_MS,
-            Bound::Offer(key, _) => {
-                let over = chain.is_ended() || now.since(chain.seen) >= PAST_KEPT_MS;
-                over && ledger.offer(key).is_none()
-            }
+            Bound::Past => past(chain),
+            Bound::Offer(key, _) => past(chain) && ledger.offer(key).is_none(),
             Bound::Own | Bound::Bypass => {
-                chain.is_out() && now.since(chain.removed.unwrap_or(chain.seen)) >= ENDED_KEPT_MS
+                chain.is_out() && now.since(chain.removed.unwrap_or(chain.seen)) >= ended_kept
             }
         };
         let mut seen = Vec::new();
@@ -1029,6 +1226,7 @@ impl Chains {
         });
         self.seen.extend(seen, SEEN_MAX);
         self.expected.retain(|_, key| ledger.offer(key).is_some());
+        self.mine.retain(|key| ledger.offer(key).is_some());
         self.index();
     }
 
@@ -1041,7 +1239,9 @@ impl Chains {
             local && self.handed_on(name, id).is_some()
         });
         let Some(chain) = self.chains.get_mut(name) else { return };
-        if chain.bound != Bound::No || desk.now.since(chain.seen) < JUDGED_AFTER_MS {
+        // The journal was read before a file that is handed in.
+        let patience = if self.handing_in && chain.is_ended() { 0 } else { JUDGED_AFTER_MS };
+        if chain.bound != Bound::No || desk.now.since(chain.seen) < patience {
             return;
         }
         let forgotten = match (chain.first, desk.ledger.remembers_since()) {
@@ -1056,7 +1256,9 @@ impl Chains {
             self.own += 1;
             chain.bound = Bound::Own;
         } else if forgotten && chain.is_ended() {
-            self.forgotten += 1;
+            let (count, until) = self.forgotten.unwrap_or_default();
+            let at = chain.first.map_or(desk.now, |(_, latest)| latest);
+            self.forgotten = Some((count + 1, until.max(at)));
             chain.bound = Bound::Past;
         } else {
             chain.bound = Bound::Bypass;
@@ -1072,8 +1274,12 @@ impl Chains {
         if self.bypasses.contains(&known) {
             return;
         }
-        if self.bypasses.len() >= BYPASSES_MAX {
-            self.bypasses.pop_front();
+        if self.bypasses.len() >= BYPASSES_MAX
+            && let Some(oldest) =
+                (0..self.bypasses.len()).min_by_key(|place| self.bypasses[*place].1)
+            && let Some((_, at)) = self.bypasses.remove(oldest)
+        {
+            self.bypasses_more = self.bypasses_more.max(Some(at));
         }
         self.bypasses.push_back(known);
         if self.bypass_samples.len() < SAMPLES_MAX {
@@ -1087,15 +1293,35 @@ impl Chains {
         // The latest moment of our clock that the stamp may mean.
         let low = self.skew.bounds().map_or(-limits.skew_max_ms, |(low, _)| low - 1000);
         let count = self.bypasses.iter().filter(|(_, at)| at.plus(-low) >= from).count();
-        u64::try_from(count).unwrap_or(u64::MAX)
+        let more = self.bypasses_more.is_some_and(|at| at.plus(-low) >= from);
+        u64::try_from(count).unwrap_or(u64::MAX).saturating_add(u64::from(more))
     }
 
-    /// Messages in the queue of the server that are not ours: its own, and those that came past us.
-    pub fn strangers(&self) -> impl Iterator<Item = Foreign> + '_ {
-        let inside =
-            |chain: &&Chain| matches!(chain.bound, Bound::Own | Bound::Bypass) && !chain.is_out();
+    /// Messages in the queue of the server that are no items: its own, those that came past us, and copies and expanded
+    /// addresses of ours that wait there although every item is settled.
+    pub fn strangers<'a>(
+        &'a self,
+        log: &'a LogPlan,
+        ledger: &'a Ledger,
+    ) -> impl Iterator<Item = Foreign> + 'a {
+        let inside = |chain: &Chain| match &chain.bound {
+            Bound::Own | Bound::Bypass => !chain.is_out(),
+            Bound::Offer(key, _) => {
+                let settled = ledger.offer(key).is_none_or(Offer::is_settled);
+                settled && chain.waits(log)
+            }
+            Bound::Past => chain.waits(log),
+            Bound::No => false,
+        };
         let name = |(name, chain): (&String, &Chain)| foreign(name, chain);
         self.chains.iter().filter(move |(_, chain)| inside(chain)).map(name)
+    }
+
+    /// Forgets every message: the server was installed anew.
+    pub fn forget(&mut self) {
+        self.chains.clear();
+        self.expected.clear();
+        self.index();
     }
 
     /// Chains that are not judged yet.
@@ -1154,6 +1380,9 @@ fn foreign(name: &str, chain: &Chain) -> Foreign {
 
 /// Says to the ledger what a chain says of a recipient.
 fn apply(key: &OfferKey, by: Key, to: &str, told: &Told, desk: &mut Desk<'_>) {
+    if desk.log.udp {
+        return;
+    }
     let Some(offer) = desk.ledger.offer(key) else { return };
     let known = |address: &str| offer.items.iter().any(|item| same_address(&item.to, address));
     // The address as it was before rewriting goes first: that is the one we gave.
@@ -1166,7 +1395,7 @@ fn apply(key: &OfferKey, by: Key, to: &str, told: &Told, desk: &mut Desk<'_>) {
             desk.ledger.settle(key, &to, &evidence, desk.now);
         }
         Fate::Inner | Fate::Deferred => {
-            desk.ledger.sight(key, &to, &Sight { place, at, text });
+            desk.ledger.sight(key, &to, &Sight { place, at, by, text });
         }
     }
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::moment::Moment;
 
+/// Octets of fields that servers add.
+const FIELDS_OCTETS: u64 = 8192;
+
 /// Where an item that is no longer inside went: the columns of the conservation law.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +78,8 @@ pub enum Key {
     Envelope,
     /// Proven never taken: the log is complete over the time, and has nothing.
     Absence,
+    /// A person's word: the server was installed anew.
+    Word,
 }
 
 impl Key {
@@ -89,6 +94,7 @@ impl Key {
             Self::MessageId => "message_id",
             Self::Envelope => "envelope",
             Self::Absence => "absence",
+            Self::Word => "word",
         }
     }
 }
@@ -137,6 +143,8 @@ pub struct Sight {
     pub place: Place,
     /// When.
     pub at: Moment,
+    /// How it was tied to the item.
+    pub by: Key,
     /// What.
     pub text: String,
 }
@@ -229,6 +237,8 @@ pub struct Offer {
     pub message_id: Option<String>,
     /// The queue id that the server gave it, read from its reply.
     pub server_id: Option<String>,
+    /// Octets of mail data, once it has ended.
+    pub size: Option<u64>,
     /// How it ended.
     pub end: End,
     /// A log of the server shows that it came in; it may have been thrown away before its end.
@@ -262,12 +272,25 @@ impl Offer {
         }
     }
 
-    /// Is there evidence that the server took it?
+    /// May a log that tells this size speak of it? Logs count ends of lines as one octet or two, and servers add fields.
+    #[must_use]
+    pub fn may_have_size(&self, told: Option<u64>) -> bool {
+        match (self.size, told) {
+            (Some(size), Some(told)) => {
+                told >= size / 4 * 3 && told <= (size / 4 * 5).saturating_add(FIELDS_OCTETS)
+            }
+            _ => true,
+        }
+    }
+
+    /// Is there evidence that the server took it? An envelope alone may be that of another.
     #[must_use]
     pub fn is_taken(&self) -> bool {
         let shown = |item: &Item| match &item.state {
-            State::Settled(evidence) => evidence.column != Column::Refused,
-            State::Inside(sight) => sight.is_some(),
+            State::Settled(evidence) => {
+                evidence.column != Column::Refused && evidence.key != Key::Envelope
+            }
+            State::Inside(sight) => sight.as_ref().is_some_and(|sight| sight.by != Key::Envelope),
         };
         self.queued || matches!(self.end, End::Taken { .. }) || self.items.iter().any(shown)
     }

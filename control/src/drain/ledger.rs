@@ -34,8 +34,9 @@ const NONE: &str = "";
 const EQUAL_MAX: usize = NUMBERS.len();
 const NUMBERS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// How long an offer is kept that was proven absent: a line that shows it after all must find it.
-const ABSENT_KEPT_MS: i64 = 3_600_000;
+/// How long an offer is kept whose reply was lost: the proxy must hear what became of it, and a line that shows one that was
+/// proven absent must find it.
+const UNCERTAIN_KEPT_MS: i64 = 3_600_000;
 
 /// Gaps of the journal that are kept by name.
 const GAPS_MAX: usize = 1000;
@@ -45,6 +46,16 @@ const GAPS_MAX: usize = 1000;
 pub struct Plan {
     /// Every gate by its name.
     pub gates: BTreeMap<String, GatePlan>,
+    /// Members of which a log or a return gate tells: of others nobody could say what became of mail.
+    pub told: BTreeSet<String>,
+}
+
+impl Plan {
+    /// Is a member of this name configured?
+    fn knows(&self, member: &str) -> bool {
+        let forward = self.gates.values().filter(|gate| gate.returns.is_none());
+        forward.flat_map(|gate| &gate.members).any(|known| known == member)
+    }
 }
 
 /// One gate.
@@ -65,11 +76,13 @@ pub struct Limits {
     pub remembered_max: usize,
     /// How far the clock of a log may be from ours before it is known better, in milliseconds.
     pub skew_max_ms: i64,
+    /// Messages that are followed at once.
+    pub offers_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { remembered_max: 500_000, skew_max_ms: 300_000 }
+        Self { remembered_max: 500_000, skew_max_ms: 300_000, offers_max: 200_000 }
     }
 }
 
@@ -109,11 +122,11 @@ pub struct Gap {
 
 /// An offer that was let go was recalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Recalled {
-    /// By everything that was known of it.
-    Found,
-    /// By its queue id; something else had been taken for it by its Message-ID.
-    TakenBefore,
+pub(super) struct Recalled {
+    /// When it was made.
+    pub(super) at: Moment,
+    /// By its queue id alone: something else had been taken for it by its Message-ID.
+    pub(super) taken_before: bool,
 }
 
 /// A message on its way through a return gate.
@@ -176,7 +189,11 @@ pub struct Ledger {
     /// What is on its way through a return gate, by id.
     returning: BTreeMap<String, Returning>,
     gaps: Vec<Gap>,
-    gaps_more: u64,
+    /// How many more there are, and when the last of them ended.
+    gaps_more: Option<(u64, Moment)>,
+    /// When the latest offer was made that is not followed, by member: nothing would tell what became of it, or there were
+    /// too many.
+    untracked: BTreeMap<String, Moment>,
     remembered: Remembered,
     /// The last entry that was read.
     cursor: Option<String>,
@@ -216,7 +233,7 @@ impl Ledger {
     /// Takes a line of the journal, read with `entries`.
     pub fn entry(&mut self, line: &JournalLine, plan: &Plan, limits: &Limits, now: Moment) {
         match line.what {
-            JournalWhat::Open => self.offered(line, plan),
+            JournalWhat::Open => self.offered(line, plan, limits),
             JournalWhat::Ended => {
                 self.ended(line, plan, limits, now);
             }
@@ -243,11 +260,12 @@ impl Ledger {
         if self.gaps.len() < GAPS_MAX {
             self.gaps.push(gap);
         } else {
-            self.gaps_more += 1;
+            let (count, until) = self.gaps_more.unwrap_or_default();
+            self.gaps_more = Some((count + 1, until.max(gap.to)));
         }
     }
 
-    fn offered(&mut self, line: &JournalLine, plan: &Plan) {
+    fn offered(&mut self, line: &JournalLine, plan: &Plan, limits: &Limits) {
         let gate = line.gate.as_deref().and_then(|gate| plan.gates.get(gate));
         if gate.is_some_and(|gate| gate.returns.is_some()) {
             if let (Some(id), Some(returning)) = (&line.id, Returning::of(line)) {
@@ -256,12 +274,26 @@ impl Ledger {
             return;
         }
         let Some((key, offer)) = offer_of(line, plan) else { return };
+        if !self.follows(&key, &offer, plan, limits) {
+            return;
+        }
         // What is open is written again at the start of each file.
         if self.offers.contains_key(&key) || self.open.get(&key.id) == Some(&key) {
             return;
         }
         self.open.insert(key.id.clone(), key.clone());
         self.add(key, offer);
+    }
+
+    /// Is it followed? Not where nothing could ever tell what became of it, nor beyond the limit: that is noted.
+    fn follows(&mut self, key: &OfferKey, offer: &Offer, plan: &Plan, limits: &Limits) -> bool {
+        let told = plan.told.contains(&offer.member) || !plan.knows(&offer.member);
+        if told && self.offers.len() < limits.offers_max {
+            return true;
+        }
+        let latest = self.untracked.entry(offer.member.clone()).or_default();
+        *latest = key.at.max(*latest);
+        false
     }
 
     fn add(&mut self, key: OfferKey, offer: Offer) {
@@ -294,7 +326,7 @@ impl Ledger {
             // Its offer could not be written: a gap tells so too, but what is known is known.
             None if matches!(outcome, "relayed" | "uncertain") => {
                 let Some((key, offer)) = offer_of(line, plan) else { return };
-                if self.offers.contains_key(&key) {
+                if self.offers.contains_key(&key) || !self.follows(&key, &offer, plan, limits) {
                     return;
                 }
                 self.add(key.clone(), offer);
@@ -320,6 +352,7 @@ impl Ledger {
                 settle(item, Evidence { column: Column::Refused, key, place, at, text });
             }
         }
+        offer.size = line.size.filter(|size| *size > 0);
         offer.end = if taken { End::Taken { at } } else { End::Uncertain { at } };
         if let Some(id) = maillog::id_in_reply(&reply) {
             offer.server_id = Some(id.to_owned());
@@ -382,7 +415,7 @@ impl Ledger {
             let evidence = Evidence { column: Column::Returned, key: by, place, at, text };
             self.settle(&key, arrival.to, &evidence, now);
         } else {
-            self.sight(&key, arrival.to, &Sight { place, at, text: text.to_owned() });
+            self.sight(&key, arrival.to, &Sight { place, at, by, text: text.to_owned() });
         }
         Some(key)
     }
@@ -413,7 +446,8 @@ impl Ledger {
                 let of_id = of_id.filter(|(key, offer)| traced(offer) && fits(key, offer));
                 // A forward-path that was rewritten, or a copy for an archive, speaks of none of them.
                 let one = only_with(of_id, arrival.to)?;
-                return (!self.remembered.has(&["taken", id])).then_some((one, Key::Trace));
+                let to = arrival.to.to_ascii_lowercase();
+                return (!self.remembered.has(&["taken", id, &to])).then_some((one, Key::Trace));
             }
             if self.remembered.has(&["id", id]) {
                 return None;
@@ -432,7 +466,8 @@ impl Ledger {
                     .then_some((one, Key::MessageId));
             }
         }
-        if self.remembers_envelope(arrival.from, &to) {
+        // One that had no Message-ID, and has one now, cannot be told from another of its envelope.
+        if arrival.message_id.is_some() || self.remembers_envelope(arrival.from, &to) {
             return None;
         }
         let one = only_with(self.of_envelope(arrival.from, arrival.to), arrival.to)?;
@@ -484,9 +519,9 @@ impl Ledger {
         })
     }
 
-    /// Was an offer of this id settled and let go?
-    pub(super) fn remembers_id(&self, id: &str) -> bool {
-        self.remembered.has(&["id", id])
+    /// Was an offer of this id settled and let go? When the latest was made.
+    pub(super) fn remembers_id(&self, id: &str) -> Option<Moment> {
+        self.remembered.prints.get(&fingerprint(&["id", id])).copied()
     }
 
     /// Was an offer without Message-ID of this envelope settled and let go?
@@ -518,11 +553,12 @@ impl Ledger {
     ) -> Option<Recalled> {
         let reply = ["reply", member, server_id, message_id.unwrap_or_default()];
         let message = message_id.map(|id| ["message", member, id]);
-        if self.remembered.take(&reply, &allowed) {
-            let both = message.is_none_or(|print| self.remembered.take(&print, &allowed));
-            return Some(if both { Recalled::Found } else { Recalled::TakenBefore });
+        if let Some(at) = self.remembered.take(&reply, &allowed) {
+            let both = message.is_none_or(|print| self.remembered.take(&print, &allowed).is_some());
+            return Some(Recalled { at, taken_before: !both });
         }
-        self.remembered.take(&message?, &allowed).then_some(Recalled::Found)
+        let at = self.remembered.take(&message?, &allowed)?;
+        Some(Recalled { at, taken_before: false })
     }
 
     /// Was an offer of this Message-ID read from the journal?
@@ -601,8 +637,9 @@ impl Ledger {
     /// Lets go of offers that were settled a while ago, and counts them.
     pub fn tick(&mut self, limits: &Limits, now: Moment) {
         let done = |offer: &Offer| {
-            let absent = offer.items.iter().any(Item::is_absent);
-            let kept = if absent { ABSENT_KEPT_MS } else { KEPT_MS };
+            // Of what was uncertain the proxy is still to be told.
+            let uncertain = matches!(offer.end, End::Uncertain { .. });
+            let kept = if uncertain { UNCERTAIN_KEPT_MS } else { KEPT_MS };
             !matches!(offer.end, End::Open)
                 && offer.settled_at.is_some_and(|at| now.since(at) >= kept)
         };
@@ -643,8 +680,8 @@ impl Ledger {
         }
         // What was never taken cannot come out: its keys are free for the next try.
         for item in offer.items.iter().filter(|item| item.may_come_out()) {
-            prints.add(&["taken", &key.id], key.at);
             let to = item.to.to_ascii_lowercase();
+            prints.add(&["taken", &key.id, &to], key.at);
             match &offer.message_id {
                 Some(id) => prints.add(&["to", id, &to], key.at),
                 None => prints.add(&["envelope", &offer.from.to_ascii_lowercase(), &to], key.at),
@@ -682,10 +719,37 @@ impl Ledger {
         list.into_iter()
     }
 
-    /// Times of which the journal does not know everything, and how many more there are.
+    /// Times of which the journal does not know everything; how many more there are, and when the last of them ended.
     #[must_use]
-    pub fn gaps(&self) -> (&[Gap], u64) {
+    pub fn gaps(&self) -> (&[Gap], Option<(u64, Moment)>) {
         (&self.gaps, self.gaps_more)
+    }
+
+    /// When the latest offer to this member was made that is not followed.
+    #[must_use]
+    pub fn untracked(&self, member: &str) -> Option<Moment> {
+        self.untracked.get(member).copied()
+    }
+
+    /// A person says that what was inside this member then is gone: it was installed anew. Returns how many items that were.
+    pub fn write_off(&mut self, member: &str, by: &str, now: Moment) -> u64 {
+        let mut count = 0;
+        let inside: Vec<OfferKey> = self.inside(member).map(|(key, ..)| key.clone()).collect();
+        for key in inside {
+            // What is being handed over now is handed to the new one.
+            let Some(offer) = self.offers.get_mut(&key).filter(|one| one.end != End::Open) else {
+                continue;
+            };
+            for item in offer.items.iter_mut().filter(|item| item.is_inside()) {
+                let place = Place::Journal { gate: offer.gate.clone(), cursor: String::new() };
+                let (column, text) = (Column::Deleted, by.to_owned());
+                let evidence = Evidence { column, key: Key::Word, place, at: now, text };
+                item.state = State::Settled(evidence);
+                count += 1;
+            }
+            self.note_settled(&key, now);
+        }
+        count
     }
 
     /// Items inside of members that are none of these.
@@ -808,11 +872,11 @@ fn offer_of(line: &JournalLine, plan: &Plan) -> Option<(OfferKey, Offer)> {
     let gate = line.gate.clone()?;
     // Reports of ours may go to a host that is no member; return gates hand nothing to a member.
     let member = line.member.clone()?;
-    let known = plan.gates.get(&gate)?;
-    if !matches!(doing.as_str(), "pass" | "replay" | "dsn" | "probe")
-        || known.returns.is_some()
-        || !known.members.contains(&member)
-    {
+    // A gate or member that is not configured any more: what it had is not forgotten for its name.
+    let returns = plan.gates.get(&gate).is_some_and(|known| known.returns.is_some());
+    let report = doing == "dsn"
+        && !plan.gates.get(&gate).is_some_and(|known| known.members.contains(&member));
+    if !matches!(doing.as_str(), "pass" | "replay" | "dsn" | "probe") || returns || report {
         return None;
     }
     let at = Moment::parse(line.at.as_deref()?)?;
@@ -835,6 +899,7 @@ fn offer_of(line: &JournalLine, plan: &Plan) -> Option<(OfferKey, Offer)> {
         from: bare(line.from.as_deref().unwrap_or_default()).to_owned(),
         message_id: message_id_of(line).map(str::to_owned),
         server_id: None,
+        size: None,
         end: End::Open,
         logged: false,
         queued: false,
@@ -863,15 +928,13 @@ impl Remembered {
     }
 
     /// Takes one of several that may be equal.
-    fn take(&mut self, print: &[&str], allowed: impl Fn(Moment) -> bool) -> bool {
+    fn take(&mut self, print: &[&str], allowed: impl Fn(Moment) -> bool) -> Option<Moment> {
         let fits = |place: &usize| {
             let at = self.prints.get(&fingerprint(&numbered(print, place)));
             at.is_some_and(|at| allowed(*at))
         };
-        let place = (0..EQUAL_MAX).find(fits);
-        place.is_some_and(|place| {
-            self.prints.remove(&fingerprint(&numbered(print, &place))).is_some()
-        })
+        let place = (0..EQUAL_MAX).find(fits)?;
+        self.prints.remove(&fingerprint(&numbered(print, &place)))
     }
 
     /// Forgets the older half when there are too many.

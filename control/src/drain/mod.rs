@@ -39,10 +39,6 @@ use correlate::{Chains, Desk, LogPlan, Role};
 use item::{Column, End, Evidence, Key, Offer, OfferKey, Place};
 use ledger::{Ledger, Limits, Plan};
 
-/// How long after an uncertain end a log must have gone on before absence is proven, in milliseconds: a server may
-/// finish what it read long after the link was cut.
-const ABSENCE_GUARD_MS: i64 = 30_000;
-
 /// What one log told so far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Book {
@@ -72,6 +68,16 @@ pub struct Setting {
     pub logs: Vec<LogPlan>,
     /// Limits.
     pub limits: Limits,
+}
+
+impl Book {
+    /// Was every line understood that was written between these moments of our clock?
+    #[must_use]
+    pub fn is_understood(&self, from: Moment, to: Moment, limits: &Limits) -> bool {
+        let most = limits.skew_max_ms;
+        let (low, high) = self.chains.skew.bounds().unwrap_or((-most, most));
+        self.coverage.is_understood(from.plus(low), to.plus(high))
+    }
 }
 
 impl Setting {
@@ -182,11 +188,12 @@ impl Books {
         }
         let proves = |log: &&LogPlan| {
             let Some(book) = self.logs.get(&log.name) else { return false };
-            let covered = book.chains.covers(offer.began, at, ABSENCE_GUARD_MS);
+            let guard = log.absence_guard_ms();
+            let covered = book.chains.covers(offer.began, at, guard, &setting.limits);
             let named = offer.told_ident && book.chains.shows_idents || offer.message_id.is_some();
             let whole = book.coverage.missing_since(offer.began).next().is_none()
-                && book.coverage.last_unparsed.is_none_or(|last| last < offer.began);
-            let window = (offer.began, at.plus(ABSENCE_GUARD_MS));
+                && book.is_understood(offer.began, at.plus(guard), &setting.limits);
+            let window = (offer.began, at.plus(guard));
             !log.udp
                 && covered
                 && named

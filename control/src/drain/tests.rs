@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use proxy::api::{JournalLine, JournalPath, JournalWhat};
+use proxy::session::Networks;
 
 use super::correlate::{LogPlan, Role};
 use super::item::{Column, Key, Place, State};
@@ -59,9 +60,11 @@ impl Stage {
         ];
         let log = LogPlan {
             name: "sems1".into(),
+            dialect: Dialect::Postfix,
             role: Role::Server { member: "sems1".into() },
             clients: Vec::new(),
             leaves: Vec::new(),
+            inside: Networks::none(),
             mailboxes: vec!["local".into()],
             ids_of_connections: false,
             udp: false,
@@ -73,7 +76,7 @@ impl Stage {
         Self {
             books,
             setting: Setting {
-                plan: Plan { gates: gates.into() },
+                plan: Plan { gates: gates.into(), told: ["sems1".to_owned()].into() },
                 logs: vec![log],
                 limits: super::Limits::default(),
             },
@@ -333,6 +336,8 @@ fn what_the_server_defers_stays_inside_however_quiet_it_is() {
     stage.log(&sent(90_001, "4A100FF", TO[0]), 90_002_000);
     stage.tick(90_003_000);
     let verdict = stage.verdict(10_000, &sentinel, 90_003_000);
+    assert!(matches!(verdict, Verdict::Inconclusive { .. }), "not quiet: {verdict:?}");
+    let verdict = stage.verdict(10_000, &sentinel, 90_063_000);
     assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
 }
 
@@ -501,7 +506,7 @@ fn a_report_that_the_server_made_itself_is_inside_until_it_left() {
     }
     stage.log(&sent(91, "4D400FF", "a@example.org"), 91_000);
     stage.tick(92_000);
-    match stage.verdict(15_000, &sentinel, 92_000) {
+    match stage.verdict(15_000, &sentinel, 152_000) {
         Verdict::Drained(proof) => {
             assert_eq!(proof.own["sems1"], 1);
             assert_eq!(proof.sums["outbound"].settled[&Column::Bounced], 1);
@@ -680,6 +685,371 @@ fn books_read_from_disk_go_on_where_they_were() {
     stage.taken(&mail("0B", &TO, "2@x", 2000), "4A200FF");
     stage.returned(&mail("", &TO, "2@x", 0), None, "relayed", 2500);
     assert_eq!(stage.fate("0B", TO[0]), Some((Column::Returned, Key::MessageId)));
+}
+
+/// The verdict after a sentinel, long after everything.
+fn at_the_end(stage: &mut Stage) -> Verdict {
+    let sentinel = stage.sentinel(1_000_000);
+    stage.tick(1_200_000);
+    stage.verdict(900_000, &sentinel, 1_200_000)
+}
+
+#[test]
+fn a_copy_or_an_expanded_address_that_waits_is_inside_though_every_item_is_settled() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &["list@example.net"], "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x").replace("nrcpt=1", "nrcpt=2"), 100);
+    let line = |to: &str, rest: &str| {
+        format!(
+            "+1 postfix/smtp[10]: 4A100FF: to=<{to}>, orig_to=<list@example.net>, relay=mta[192.0.2.20]:25, delay=1, delays=0/0/0/1, {rest}"
+        )
+    };
+    stage.log(&line("u1@x.test", "dsn=2.0.0, status=sent (250 2.0.0 Ok)"), 1000);
+    assert!(stage.inside().is_empty());
+    let waiting = |stage: &Stage| {
+        let chains = &stage.books.logs["sems1"].chains;
+        chains.strangers(&stage.setting.logs[0], &stage.books.ledger).count()
+    };
+    assert_eq!(waiting(&stage), 1, "the second is not even tried yet");
+    stage.log(&line("u2@x.test", "dsn=4.0.0, status=deferred (host said: 451 later)"), 2000);
+    for now in [100_000, 9_000_000] {
+        stage.tick(now);
+    }
+    assert_eq!(waiting(&stage), 1, "however long it takes");
+    match stage.verdict(900_000, &[], 9_000_000) {
+        Verdict::Pending { items, strangers, .. } => {
+            assert!(items.is_empty());
+            assert_eq!(strangers[0].id, "4A100FF");
+        }
+        other => panic!("{other:?}"),
+    }
+    stage.log(&line("u2@x.test", "dsn=2.0.0, status=sent (250 2.0.0 Ok)"), 9_100_000);
+    stage.log("+9101 postfix/qmgr[9]: 4A100FF: removed", 9_101_000);
+    let sentinel = stage.sentinel(9_200_000);
+    stage.tick(9_400_000);
+    let verdict = stage.verdict(9_150_000, &sentinel, 9_400_000);
+    assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
+}
+
+#[test]
+fn a_part_that_is_turned_away_on_its_way_back_leaves_the_message_where_it_was() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    stage.log(
+        "+1 postfix/smtpd[7]: 4B200FF: client=localhost[127.0.0.1], orig_queue_id=4A100FF, orig_client=x[192.0.2.1]
+        +1 postfix/cleanup[8]: 4B200FF: message-id=<1@x>
+        +1 postfix/cleanup[8]: 4B200FF: milter-reject: END-OF-MESSAGE from localhost[127.0.0.1]: 4.7.1 later; from=<a@example.org> to=<b@example.net>",
+        1000,
+    );
+    assert_eq!(stage.inside(), TO);
+    stage.log(&deferred(2, "4A100FF", TO[0]), 2000);
+    assert!(matches!(at_the_end(&mut stage), Verdict::Pending { .. }));
+}
+
+#[test]
+#[allow(clippy::items_after_statements)]
+fn a_filter_on_another_host_is_inside_where_it_is_named() {
+    for (inside, fate) in
+        [("[]", Some((Column::Delivered, Key::Ident))), ("['198.51.100.0/24']", None)]
+    {
+        let mut stage = Stage::new();
+        #[derive(serde::Deserialize)]
+        struct Named {
+            inside: Networks,
+        }
+        stage.setting.logs[0].inside =
+            toml::from_str::<Named>(&format!("inside = {inside}")).unwrap().inside;
+        stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+        stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+        stage.log(&sent(1, "4A100FF", TO[0]).replace("192.0.2.20", "198.51.100.7"), 1000);
+        assert_eq!(stage.fate("0A", TO[0]), fate, "{inside}");
+    }
+}
+
+#[test]
+fn what_was_waived_of_one_hole_does_not_cover_the_next() {
+    let holes = |stage: &Stage| {
+        stage.books.logs["sems1"].chains.uncovered(
+            Moment(START),
+            Moment(START + 900_000),
+            &stage.setting.limits,
+        )
+    };
+    let mut stage = Stage::new();
+    let chains = |stage: &mut Stage| stage.books.logs.get_mut("sems1").unwrap().chains.clone();
+    let with = |stage: &mut Stage, from: i64| {
+        let mut chains = chains(stage);
+        chains.begin_piece(Some(Moment(START + from)));
+        stage.books.logs.get_mut("sems1").unwrap().chains = chains;
+    };
+    stage.taken(&mail("0A", &TO, "1@x", 1000), "4A100FF");
+    stage.log(&accepted(1, "4A100FF", "0A", "1@x"), 1100);
+    stage.log(&sent(2, "4A100FF", TO[0]), 2000);
+    with(&mut stage, 100_000);
+    stage.log("+200 postfix/smtpd[7]: connect from x[192.0.2.3]", 200_000);
+    with(&mut stage, 600_000);
+    stage.log("+950 postfix/smtpd[7]: connect from x[192.0.2.3]", 950_000);
+    let found = holes(&stage);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let sentinel = stage.sentinel(1_000_000);
+    stage.tick(1_200_000);
+    let doubts = match stage.verdict(900_000, &sentinel, 1_200_000) {
+        Verdict::Inconclusive { doubts } => doubts,
+        other => panic!("{other:?}"),
+    };
+    let both: u64 = found.iter().map(|(from, to)| u64::try_from(to.since(*from)).unwrap()).sum();
+    assert!(
+        matches!(&doubts[..], [doubt @ Doubt::Uncovered { holes: 2, .. }] if doubt.measure() == both)
+    );
+}
+
+#[test]
+fn an_old_log_does_not_push_what_came_past_us_since_out_of_sight() {
+    let mut stage = Stage::new();
+    let direct = |second: i64, id: i64| {
+        format!(
+            "+{second} postfix/smtpd[7]: {id:07X}: client=web[192.0.2.77]
+            +{second} postfix/cleanup[8]: {id:07X}: message-id=<{id}@x>
+            +{second} postfix/smtp[10]: {id:07X}: to=<z@x.test>, relay=mta[192.0.2.20]:25, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (250 2.0.0 Ok)
+            +{second} postfix/qmgr[9]: {id:07X}: removed"
+        )
+    };
+    stage.log(&direct(5, 1), 5000);
+    stage.tick(20_000);
+    for number in 0..1200 {
+        stage.log(&direct(number - 90_000, 100 + number), 30_000);
+    }
+    stage.tick(50_000);
+    stage.tick(150_000);
+    match at_the_end(&mut stage) {
+        Verdict::Inconclusive { doubts } => {
+            assert!(doubts.iter().any(|doubt| matches!(doubt, Doubt::Bypass { .. })), "{doubts:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn mail_without_a_message_id_is_not_settled_by_another_that_has_one() {
+    let mut stage = Stage::new();
+    let bare = Mail { message_id: None, ..mail("0A", &TO, "", 0) };
+    stage.taken(&bare, "4A100FF");
+    stage.returned(&mail("", &TO, "notice@sems", 0), None, "relayed", 500);
+    assert_eq!(stage.inside(), TO);
+    stage.returned(&bare, None, "relayed", 900);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Returned, Key::Envelope)));
+}
+
+#[test]
+fn a_log_that_is_handed_in_long_after_the_sentinel_returned_shows_it_all_the_same() {
+    let mut stage = Stage::new();
+    let to = ["op@example.org"];
+    let probe = Mail {
+        doing: "probe",
+        ident: false,
+        ..mail("0SENTINEL0000", &to, "sentinel@lockgate", 20_000)
+    };
+    stage.taken(&probe, "5E5E5E");
+    stage.returned(&probe, Some("0SENTINEL0000"), "relayed", 21_000);
+    for now in [30_000, 90_000, 600_000] {
+        stage.tick(now);
+    }
+    assert_eq!(stage.books.ledger.offers().count(), 0, "it is let go");
+    let lines = accepted(20, "5E5E5E", "-", "sentinel@lockgate")
+        .replace(", orig_queue_id=-, orig_client=x[192.0.2.1]", "");
+    stage.log(&lines, 700_000);
+    stage.log(&sent(21, "5E5E5E", "op@example.org"), 700_000);
+    let sentinel = Sentinel {
+        gate: "outbound".into(),
+        message_id: "sentinel@lockgate".into(),
+        to: "op@example.org".into(),
+        accepted: true,
+        reply: "250 ok".into(),
+    };
+    stage.tick(701_000);
+    let verdict = stage.verdict(15_000, &[sentinel], 900_000);
+    assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
+}
+
+#[test]
+fn a_clock_that_was_set_is_followed_where_both_names_fit() {
+    let mut stage = Stage::new();
+    for (number, second) in [(0_i64, 0_i64), (1, 10 + 100), (2, 20 + 100)] {
+        let (id, message_id) = (format!("0{number}"), format!("{number}@x"));
+        let queue_id = format!("4A{number}00FF");
+        let silent = Mail { ident: false, ..mail(&id, &TO, &message_id, number * 10_000) };
+        stage.taken(&silent, &queue_id);
+        let lines = accepted(second, &queue_id, "-", &message_id);
+        let lines = lines.replace(", orig_queue_id=-, orig_client=x[192.0.2.1]", "");
+        stage.log(&lines, number * 10_000 + 100);
+        stage.log(&sent(second + 1, &queue_id, TO[0]), number * 10_000 + 1000);
+        assert_eq!(stage.fate(&id, TO[0]), Some((Column::Delivered, Key::Reply)), "{number}");
+    }
+    assert_eq!(stage.books.logs["sems1"].chains.skew.jumps, 1);
+}
+
+#[test]
+fn a_log_that_comes_by_udp_shows_and_settles_nothing() {
+    let mut stage = Stage::new();
+    stage.setting.logs[0].udp = true;
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+    stage.log(&sent(1, "4A100FF", TO[0]), 1000);
+    assert_eq!(stage.inside(), TO);
+    stage.offered(&mail("0B", &TO, "2@x", 2000));
+    stage.ended("0B", "uncertain", "link lost", 2500);
+    stage.log(&accepted(2, "4B100FF", "0B", "2@x"), 2600);
+    assert_eq!(stage.books.what_became_of("0B"), None);
+}
+
+#[test]
+fn mail_of_a_gate_that_lost_its_name_is_not_forgotten() {
+    let mut stage = Stage::new();
+    let gate = stage.setting.plan.gates.remove("outbound").unwrap();
+    stage.setting.plan.gates.insert("new".into(), gate);
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    assert_eq!(stage.inside(), TO);
+    let gate = stage.setting.plan.gates.get_mut("new").unwrap();
+    gate.members = vec!["sems2".into()];
+    match at_the_end(&mut stage) {
+        Verdict::Pending { items, doubts, .. } => {
+            assert!(!items.is_empty());
+            assert!(doubts.iter().any(|doubt| doubt.name() == "elsewhere:sems1"), "{doubts:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_nothing_tells_of_is_not_kept_and_is_a_doubt() {
+    let mut stage = Stage::new();
+    stage.setting.plan.told.clear();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    assert_eq!(stage.books.ledger.offers().count(), 0);
+    stage.setting.plan.told.insert("sems1".into());
+    stage.setting.limits.offers_max = 1;
+    for (id, at) in [("0B", 1000), ("0C", 2000)] {
+        stage.taken(&mail(id, &TO, id, at), id);
+    }
+    assert_eq!(stage.books.ledger.offers().count(), 1, "the limit");
+    assert_eq!(stage.books.ledger.untracked("sems1"), Some(Moment(START + 2000)));
+    match stage.verdict(900_000, &[], 1_200_000) {
+        Verdict::Pending { doubts, .. } => {
+            assert!(doubts.iter().any(|doubt| doubt.name() == "untracked"), "{doubts:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_attempt_for_the_rest_of_the_recipients_is_recognised_when_it_returns() {
+    let mut stage = Stage::new();
+    let both = ["b@example.net", "c@example.net"];
+    let mut line = Stage::line_of(
+        &Mail { doing: "replay", ..mail("0A", &both, "1@x", 0) },
+        JournalWhat::Open,
+        0,
+    );
+    line.others = vec![JournalPath {
+        path: 1,
+        to: "<c@example.net>".into(),
+        outcome: "deferred".into(),
+        reply: "450 later".into(),
+    }];
+    stage.entry(line, 0);
+    stage.ended("0A", "relayed", "250 2.0.0 Ok: queued as 4A100FF", 50);
+    stage.returned(&mail("", &["b@example.net"], "1@x", 0), Some("0A"), "relayed", 500);
+    stage.tick(100_000);
+    let rest = Mail { doing: "replay", ..mail("0A", &["c@example.net"], "1@x", 200_000) };
+    stage.taken(&rest, "4B100FF");
+    stage.returned(&rest, Some("0A"), "relayed", 200_500);
+    assert!(stage.inside().is_empty());
+}
+
+#[test]
+fn a_server_whose_log_names_no_message_id_is_followed_by_its_own_ids() {
+    let mut stage = Stage::new();
+    stage.setting.logs[0].dialect = Dialect::Opensmtpd;
+    stage.reader = Reader::new(Dialect::Opensmtpd);
+    let silent = Mail { ident: false, ..mail("0A", &TO, "1@x", 0) };
+    stage.offered(&silent);
+    stage.ended("0A", "relayed", "250 2.0.0 f6e94209 Message accepted for delivery", 50);
+    stage.log(
+        "+0 smtpd[7]: 5df87c9c42abeddb smtp message msgid=f6e94209 size=802 nrcpt=1 proto=ESMTP
+        +0 smtpd[7]: 5df87c9c42abeddb smtp envelope evpid=f6e94209918f7e7b from=<a@example.org> to=<b@example.net>",
+        100,
+    );
+    stage.log("+1 smtpd[7]: 5df87c9b982c840c mta delivery evpid=f6e94209918f7e7b from=<a@example.org> to=<b@example.net> rcpt=<-> source=\"192.0.2.5\" relay=\"192.0.2.20 (mta)\" delay=0s result=\"Ok\" stat=\"250 2.0.0 Ok\"", 1000);
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Delivered, Key::Reply)));
+    stage.log(
+        "+2 smtpd[7]: 6df87c9c42abeddb smtp message msgid=aaaa4209 size=802 nrcpt=1 proto=ESMTP",
+        2000,
+    );
+    stage.tick(90_000);
+    assert_eq!(
+        stage.books.logs["sems1"].chains.bypasses_since(Moment(START), &stage.setting.limits),
+        1
+    );
+}
+
+#[test]
+fn a_program_of_exim_may_bring_a_message_back_and_a_mailbox_does_not() {
+    for (transport, fate) in [("gpg_pipe", None), ("local", Some((Column::Delivered, Key::Reply)))]
+    {
+        let mut stage = Stage::new();
+        stage.setting.logs[0].dialect = Dialect::Exim;
+        stage.reader = Reader::new(Dialect::Exim);
+        let silent = Mail { ident: false, ..mail("0A", &TO, "1@x", 0) };
+        stage.offered(&silent);
+        stage.ended("0A", "relayed", "250 OK id=1RwtJY-0009RI-E4", 50);
+        stage.log(
+            "+0 exim[7]: 1RwtJY-0009RI-E4 <= a@example.org H=gate [192.0.2.9] P=esmtp S=900 id=1@x",
+            100,
+        );
+        stage.log(
+            &format!("+1 exim[7]: 1RwtJY-0009RI-E4 => b <b@example.net> R=r T={transport}"),
+            1000,
+        );
+        assert_eq!(stage.fate("0A", TO[0]), fate, "{transport}");
+    }
+}
+
+#[test]
+fn a_file_that_was_put_together_of_others_proves_no_absence() {
+    for jump in [0, 3000] {
+        let mut stage = Stage::new();
+        stage.books.logs.clear();
+        stage.taken(&mail("09", &TO, "0@x", 0), "4A000FF");
+        stage.offered(&mail("0A", &TO, "1@x", 2_000_000));
+        stage.ended("0A", "uncertain", "link lost", 2_001_000);
+        stage.taken(&mail("0B", &TO, "3@x", 5_000_000), "4C100FF");
+        stage.books.logs.entry("sems1".into()).or_default().chains.begin_piece(None);
+        stage.log(&accepted(0, "4A000FF", "09", "0@x"), 5_100_000);
+        if jump == 0 {
+            for second in (300..5000).step_by(300) {
+                stage.log(
+                    &format!("+{second} postfix/smtpd[7]: connect from x[192.0.2.3]"),
+                    5_100_000,
+                );
+            }
+        }
+        stage.log(&accepted(5000, "4C100FF", "0B", "3@x"), 5_100_000);
+        stage.tick(5_110_000);
+        let absent = stage.fate("0A", TO[0]) == Some((Column::Refused, Key::Absence));
+        assert_eq!(absent, jump == 0);
+    }
+}
+
+#[test]
+fn what_was_inside_a_server_that_was_installed_anew_is_written_off_by_name() {
+    let mut stage = Stage::new();
+    stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+    stage.offered(&mail("0B", &TO, "2@x", 10));
+    let count = stage.books.ledger.write_off("sems1", "op: rebuilt", Moment(START + 100));
+    assert_eq!(count, 1, "what is being handed over is not");
+    assert_eq!(stage.fate("0A", TO[0]), Some((Column::Deleted, Key::Word)));
+    assert!(stage.sums_balance());
 }
 
 /// Goal: memory follows what is inside, not the length of history.

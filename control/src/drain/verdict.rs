@@ -19,6 +19,7 @@ use super::correlate::{Foreign, Role};
 use super::item::{Column, End, Item, Key, Offer, OfferKey, State};
 use super::ledger::{Limits, Sums};
 use super::{Books, Setting};
+use crate::maillog::coverage::Lines;
 use crate::moment::Moment;
 
 /// How long a log must go on behind a gap of the journal to close it, in milliseconds.
@@ -148,6 +149,11 @@ pub enum Doubt {
         /// How many more.
         more: u64,
     },
+    /// Mail was handed over that is not followed: nothing would have told what became of it, or there was too much.
+    Untracked {
+        /// The last of it.
+        until: Moment,
+    },
     /// No log speaks of the member: mail that came past us, and mail of its own, would not be seen.
     NoLog,
     /// A log was not seen alive after the fence.
@@ -157,14 +163,18 @@ pub enum Doubt {
         /// When its last line was read.
         last: Option<Moment>,
     },
-    /// No file of the log that was read covers this time.
+    /// No file of the log that was read covers these times.
     Uncovered {
         /// The log.
         log: String,
-        /// From, by our clock.
+        /// From, by our clock, the first of them.
         from: Moment,
-        /// To.
+        /// To, the last of them.
         to: Moment,
+        /// How many.
+        holes: u64,
+        /// Milliseconds of all of them.
+        all_ms: u64,
     },
     /// Lines of a log are missing.
     Missing {
@@ -188,7 +198,7 @@ pub enum Doubt {
         /// Some of them.
         samples: Vec<String>,
     },
-    /// Every log of the member comes by UDP, which can be lost and forged, and no return gate sees what comes out.
+    /// Every log of the member comes by UDP, which can be lost and forged, and nobody looked at its queue page.
     OnlyUdp,
     /// Mail reached the server past lockgate.
     Bypass {
@@ -266,6 +276,7 @@ impl Doubt {
             Self::Elsewhere { member, .. } => format!("elsewhere:{member}"),
             Self::Forgotten { log, .. } => format!("forgotten:{log}"),
             Self::Gaps { .. } => "gaps".into(),
+            Self::Untracked { .. } => "untracked".into(),
             Self::NoLog => "no-log".into(),
             Self::Silent { log, .. } => format!("silent:{log}"),
             Self::Uncovered { log, .. } => format!("uncovered:{log}"),
@@ -288,7 +299,8 @@ impl Doubt {
     pub fn measure(&self) -> u64 {
         let between = |from: Moment, to: Moment| u64::try_from(to.since(from)).unwrap_or(0);
         match self {
-            Self::Gap { from, to, .. } | Self::Uncovered { from, to, .. } => between(*from, *to),
+            Self::Gap { from, to, .. } => between(*from, *to),
+            Self::Uncovered { all_ms, .. } => *all_ms,
             Self::Gaps { more } => *more,
             Self::Missing { lines, .. } => *lines,
             // In a million, so that a log that goes on alike stays what it was.
@@ -312,7 +324,13 @@ impl Doubt {
     pub const fn may_be_waived(&self) -> bool {
         // An opening balance is attested, not waived; late offers and sums are facts; time passes.
         !self.passes()
-            && !matches!(self, Self::NoOpening | Self::LateOffer { .. } | Self::Unbalanced { .. })
+            && !matches!(
+                self,
+                Self::NoOpening
+                    | Self::Untracked { .. }
+                    | Self::LateOffer { .. }
+                    | Self::Unbalanced { .. }
+            )
     }
 }
 
@@ -326,6 +344,10 @@ impl fmt::Display for Doubt {
                 write!(f, "the journal may lack mail offered from {from} to {to}: {why}")
             }
             Self::Gaps { more } => write!(f, "the journal has {more} more gaps"),
+            Self::Untracked { until } => write!(
+                f,
+                "mail was handed over until {until} of which nothing tells what became: configure a log or a return gate, then attest that the member is empty"
+            ),
             Self::NoLog => f.write_str(
                 "no log of the server is configured: mail that reached it past lockgate would not be seen",
             ),
@@ -333,9 +355,14 @@ impl fmt::Display for Doubt {
                 write!(f, "log {log} was not seen alive after the fence: its last line came at {last}")
             }
             Self::Silent { log, last: None } => write!(f, "log {log} was never read: import it"),
-            Self::Uncovered { log, from, to } => {
+            Self::Uncovered { log, from, to, holes: 1, .. } => {
                 write!(f, "nothing that was read of log {log} covers {from} to {to}")
             }
+            Self::Uncovered { log, from, to, holes, all_ms } => write!(
+                f,
+                "nothing that was read of log {log} covers {holes} times between {from} and {to}, {} s together",
+                all_ms / 1000
+            ),
             Self::Missing { log, notices, lines, why } => {
                 write!(f, "log {log} has holes: {notices} notices, {lines} lines or more ({why})")
             }
@@ -343,7 +370,7 @@ impl fmt::Display for Doubt {
                 write!(f, "log {log}: {unparsed} of {of} lines were not understood")
             }
             Self::OnlyUdp => f.write_str(
-                "every log of the server comes by UDP, and no return gate sees what comes out",
+                "every log of the server comes by UDP, which can be lost and forged: look at its queue page",
             ),
             Self::Bypass { log, count, .. } => {
                 write!(f, "{count} messages reached the server past lockgate, says log {log}")
@@ -411,6 +438,8 @@ pub enum Grade {
     ServerLog,
     /// No log of the server: what came out was seen, and a person looked at its queue page.
     Attested,
+    /// No log of the server, and nobody looked at its queue page: a person answers for that.
+    Waived,
 }
 
 impl Grade {
@@ -421,6 +450,9 @@ impl Grade {
             Self::SeenBehind => "seen at the return gate or in the log of the next host",
             Self::ServerLog => "seen in the log of the server",
             Self::Attested => "seen behind the server; its queue page was looked at by a person",
+            Self::Waived => {
+                "seen behind the server; what it may have beside that, a person answers for"
+            }
         }
     }
 }
@@ -470,8 +502,8 @@ pub fn judge(case: &Case<'_>, books: &Books, setting: &Setting) -> Verdict {
         .collect();
     let strangers: Vec<Foreign> = setting
         .logs_of(case.member)
-        .filter_map(|log| books.logs.get(&log.name))
-        .flat_map(|book| book.chains.strangers())
+        .filter_map(|log| Some((log, books.logs.get(&log.name)?)))
+        .flat_map(|(log, book)| book.chains.strangers(log, &books.ledger))
         .collect();
     let mut doubts = Vec::new();
     let sums = balance(case, books, &mut doubts);
@@ -483,8 +515,11 @@ pub fn judge(case: &Case<'_>, books: &Books, setting: &Setting) -> Verdict {
     for (member, items) in books.ledger.inside_elsewhere(&configured) {
         doubts.push(Doubt::Elsewhere { member, items });
     }
-    if case.now < case.mark.plus(case.quiet_ms) {
-        doubts.push(Doubt::Quiet { until: case.mark.plus(case.quiet_ms) });
+    let stirred =
+        setting.logs_of(case.member).filter_map(|log| books.logs.get(&log.name)?.chains.stirred);
+    let still = stirred.fold(case.mark, Moment::max).plus(case.quiet_ms);
+    if case.now < still {
+        doubts.push(Doubt::Quiet { until: still });
     }
     let waived = |doubt: &Doubt| {
         let known = case.waivers.get(&doubt.name());
@@ -575,9 +610,10 @@ fn doubt_journal(case: &Case<'_>, books: &Books, setting: &Setting, doubts: &mut
             && logs.all(|log| {
                 !log.udp
                     && books.logs.get(&log.name).is_some_and(|book| {
+                        let (limits, until) = (&setting.limits, gap.to.plus(GAP_GUARD_MS));
                         let clean = book.coverage.missing_since(gap.from).next().is_none()
-                            && book.coverage.last_unparsed.is_none_or(|last| last < gap.from);
-                        clean && book.chains.covers(gap.from, gap.to, GAP_GUARD_MS)
+                            && book.is_understood(gap.from, until, limits);
+                        clean && book.chains.covers(gap.from, gap.to, GAP_GUARD_MS, limits)
                     })
             });
         if !closed {
@@ -585,8 +621,11 @@ fn doubt_journal(case: &Case<'_>, books: &Books, setting: &Setting, doubts: &mut
             doubts.push(Doubt::Gap { from: gap.from, to: gap.to, why });
         }
     }
-    if more > 0 {
+    if let Some((more, _)) = more.filter(|(_, until)| *until >= opening.at) {
         doubts.push(Doubt::Gaps { more });
+    }
+    if let Some(until) = books.ledger.untracked(case.member).filter(|at| *at >= opening.at) {
+        doubts.push(Doubt::Untracked { until });
     }
     let late = books.ledger.latest_offer(case.member).filter(|at| *at > case.fenced);
     if let Some(at) = late {
@@ -606,7 +645,7 @@ fn doubt_logs(case: &Case<'_>, books: &Books, setting: &Setting, doubts: &mut Ve
         };
         let terms = case.logs.get(&log.name).copied().unwrap_or_default();
         servers += u32::from(server);
-        trusted += u32::from(!terms.udp);
+        trusted += u32::from(server && !terms.udp);
         let Some(book) = books.logs.get(&log.name) else {
             if server {
                 doubts.push(Doubt::Silent { log: log.name.clone(), last: None });
@@ -614,27 +653,31 @@ fn doubt_logs(case: &Case<'_>, books: &Books, setting: &Setting, doubts: &mut Ve
             continue;
         };
         if server {
-            doubt_liveness(case, &log.name, book, terms, doubts);
+            doubt_liveness(case, &log.name, book, (terms, &setting.limits), doubts);
             doubt_strangers(&log.name, book, (since, &setting.limits), doubts);
             // Whether it goes on behind the fence is asked above.
-            if let Some((from, to)) = book.chains.uncovered(since, case.fenced, &setting.limits) {
-                doubts.push(Doubt::Uncovered { log: log.name.clone(), from, to });
+            let holes = book.chains.uncovered(since, case.fenced, &setting.limits);
+            if let (Some((from, _)), Some((_, to))) = (holes.first(), holes.last()) {
+                let length =
+                    |(from, to): &(Moment, Moment)| u64::try_from(to.since(*from)).unwrap_or(0);
+                doubts.push(Doubt::Uncovered {
+                    log: log.name.clone(),
+                    from: *from,
+                    to: *to,
+                    holes: u64::try_from(holes.len()).unwrap_or(u64::MAX),
+                    all_ms: holes.iter().map(length).sum(),
+                });
             }
         }
         // A hole in the log of the next host hides nothing that is not settled otherwise.
         if server {
-            doubt_coverage(&log.name, book, terms, since, doubts);
+            doubt_coverage(case, &log.name, book, (terms, since), doubts);
         }
     }
-    let returns = setting
-        .plan
-        .gates
-        .values()
-        .any(|gate| gate.returns.as_ref().is_some_and(|partner| case.gates.contains(partner)));
     if servers == 0 && case.queue_empty.is_none() {
         doubts.push(Doubt::NoLog);
     }
-    if servers > 0 && trusted == 0 && !returns {
+    if servers > 0 && trusted == 0 && case.queue_empty.is_none() {
         doubts.push(Doubt::OnlyUdp);
     }
 }
@@ -643,14 +686,16 @@ fn doubt_liveness(
     case: &Case<'_>,
     log: &str,
     book: &super::Book,
-    terms: LogTerms,
+    (terms, limits): (LogTerms, &Limits),
     doubts: &mut Vec<Doubt>,
 ) {
     // From the sentinel's own lines on it is alive.
     let sentinel = book.chains.shown_until.is_some_and(|shown| shown > case.fenced);
     let alive = book.coverage.alive;
     let shared = terms.shared && alive.is_some_and(|at| at >= case.mark.plus(case.quiet_ms));
-    if !sentinel && !shared {
+    // Nobody else uses our addresses.
+    let connected = book.chains.connected_until(limits).is_some_and(|at| at > case.fenced);
+    if !sentinel && !shared && !connected {
         doubts.push(Doubt::Silent { log: log.to_owned(), last: alive });
     }
 }
@@ -667,8 +712,9 @@ fn doubt_strangers(
         let samples = chains.bypass_samples.clone();
         doubts.push(Doubt::Bypass { log: log.to_owned(), count, samples });
     }
-    if chains.forgotten > 0 {
-        doubts.push(Doubt::Forgotten { log: log.to_owned(), count: chains.forgotten });
+    let most = limits.skew_max_ms;
+    if let Some((count, _)) = chains.forgotten.filter(|(_, until)| until.plus(most) >= since) {
+        doubts.push(Doubt::Forgotten { log: log.to_owned(), count });
     }
     let count = u64::try_from(chains.unjudged()).unwrap_or(u64::MAX);
     if count > 0 {
@@ -677,24 +723,27 @@ fn doubt_strangers(
 }
 
 fn doubt_coverage(
+    case: &Case<'_>,
     log: &str,
     book: &super::Book,
-    terms: LogTerms,
-    since: Moment,
+    (terms, since): (LogTerms, Moment),
     doubts: &mut Vec<Doubt>,
 ) {
     let missing: Vec<_> = book.coverage.missing_since(since).collect();
     let lines: u64 = missing.iter().map(|missing| missing.lines.unwrap_or(1).max(1)).sum();
-    let lines = lines.saturating_add(book.coverage.missing_more());
+    let lines = lines.saturating_add(book.coverage.missing_more(since));
     if lines > terms.missing_max {
         let notices = u64::try_from(missing.len()).unwrap_or(u64::MAX);
         let why = missing.last().map(|missing| missing.why.clone()).unwrap_or_default();
         doubts.push(Doubt::Missing { log: log.to_owned(), notices, lines, why });
     }
-    let counted = book.coverage.since(since);
-    if counted.unparsed.saturating_mul(1_000_000)
-        > counted.read.saturating_mul(terms.unparsed_per_million_max)
-    {
+    // Of the whole time, and of the drain alone: few lines must not go under among very many.
+    let beyond = |lines: &Lines| {
+        lines.unparsed.saturating_mul(1_000_000)
+            > lines.read.saturating_mul(terms.unparsed_per_million_max)
+    };
+    let counted = [book.coverage.since(since), book.coverage.since(case.fenced)];
+    if let Some(counted) = counted.into_iter().find(beyond) {
         doubts.push(Doubt::Unparsed {
             log: log.to_owned(),
             unparsed: counted.unparsed,
@@ -727,8 +776,8 @@ fn grade(case: &Case<'_>, sums: &BTreeMap<String, Sums>, setting: &Setting) -> G
         });
         behind &= !sums.keys.contains_key(&Key::Absence);
     }
-    if setting.logs_of(case.member).next().is_none() {
-        Grade::Attested
+    if setting.logs_of(case.member).all(|log| log.udp) {
+        if case.queue_empty.is_some() { Grade::Attested } else { Grade::Waived }
     } else if behind {
         Grade::SeenBehind
     } else {

@@ -25,6 +25,9 @@ const HOLES_MAX: usize = 200;
 /// Milliseconds of an hour: how finely lines are counted over time.
 const HOUR_MS: i64 = 3_600_000;
 
+/// Lines that were not understood whose place among stamps is kept.
+const STRANGE_MAX: usize = 1000;
+
 /// Hours that are counted apart: forty days.
 const HOURS_MAX: usize = 960;
 
@@ -68,13 +71,18 @@ pub struct Coverage {
     hours: VecDeque<Hour>,
     samples: VecDeque<String>,
     missing: VecDeque<Missing>,
-    missing_more: u64,
+    /// How many more there were, and when the last of them was heard of.
+    missing_more: Option<(u64, Moment)>,
+    /// The stamp of the last line that had one.
+    last_stamp: Option<Moment>,
+    /// The stamps before lines that were not understood, and the latest of those that are not kept any more.
+    strange: VecDeque<Moment>,
+    /// See there.
+    strange_more: Option<Moment>,
     /// Earliest and latest stamp.
     pub span: Option<(Moment, Moment)>,
     /// When the last line came as it was written, by our clock.
     pub alive: Option<Moment>,
-    /// When the last line that was not understood came.
-    pub last_unparsed: Option<Moment>,
 }
 
 impl Coverage {
@@ -97,6 +105,7 @@ impl Coverage {
         let earliest = Moment::of_nanos(stamp.earliest());
         let latest = Moment::of_nanos(stamp.latest());
         self.unsure += u64::from(stamp.earliest() != stamp.latest());
+        self.last_stamp = Some(latest);
         let (from, to) = self.span.unwrap_or((earliest, latest));
         self.span = Some((from.min(earliest), to.max(latest)));
     }
@@ -125,7 +134,11 @@ impl Coverage {
 
     fn unparsed(&mut self, raw: &[u8], now: Moment) {
         self.total.unparsed += 1;
-        self.last_unparsed = Some(now);
+        if self.strange.len() >= STRANGE_MAX {
+            self.strange_more = self.strange_more.max(self.strange.pop_front());
+        }
+        // Before the first stamp it may be of any time.
+        self.strange.push_back(self.last_stamp.unwrap_or(Moment(i64::MAX / 4)));
         self.hour(now).unparsed += 1;
         let text = String::from_utf8_lossy(raw.trim_ascii_end());
         let sample: String = text.chars().take(SAMPLE_LENGTH).collect();
@@ -138,9 +151,11 @@ impl Coverage {
 
     /// Lines may be missing.
     pub fn missing(&mut self, missing: Missing) {
-        if self.missing.len() >= HOLES_MAX {
-            self.missing.pop_front();
-            self.missing_more += 1;
+        if self.missing.len() >= HOLES_MAX
+            && let Some(oldest) = self.missing.pop_front()
+        {
+            let (count, until) = self.missing_more.unwrap_or_default();
+            self.missing_more = Some((count + 1, until.max(oldest.heard)));
         }
         self.missing.push_back(missing);
     }
@@ -160,10 +175,18 @@ impl Coverage {
         self.missing.iter().filter(move |missing| missing.heard >= from)
     }
 
-    /// How many are not kept by name any more.
+    /// How many are not kept by name any more, if some of these were heard of since `from`.
     #[must_use]
-    pub const fn missing_more(&self) -> u64 {
-        self.missing_more
+    pub fn missing_more(&self, from: Moment) -> u64 {
+        self.missing_more.filter(|(_, until)| *until >= from).map_or(0, |(count, _)| count)
+    }
+
+    /// Was every line understood that was stamped between these, by the log's clock?
+    #[must_use]
+    pub fn is_understood(&self, from: Moment, to: Moment) -> bool {
+        let within = |at: Moment| at >= from && at <= to || at == Moment(i64::MAX / 4);
+        self.strange_more.is_none_or(|until| until < from)
+            && !self.strange.iter().any(|at| within(*at))
     }
 
     /// Samples of lines that were not understood: the first and the last.

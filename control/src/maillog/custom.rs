@@ -396,12 +396,13 @@ impl Compiled {
                 disposition,
                 relay: relay.and_then(address),
                 relay_name: relay.and_then(|relay| relay.split('[').next()),
+                through: None,
                 text,
                 next_id: value(Capture::NextId).map(QueueId),
             }));
         }
         Some(match self.told {
-            Told::Accepted => What::Accepted { id, client, ident: None },
+            Told::Accepted => What::Accepted { id, client, ident: None, recipients: None },
             Told::MessageId => What::MessageId { id, message_id: message_id? },
             Told::Queued => {
                 // The null reverse-path may be captured as nothing at all.

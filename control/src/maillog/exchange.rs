@@ -293,6 +293,7 @@ impl<'a> Row<'a> {
                 disposition,
                 relay: self.value(Column::ServerIp).filter(|_| relayed).and_then(ip),
                 relay_name: self.some(Column::ServerHostname).filter(|_| relayed),
+                through: None,
                 text: statuses.next().unwrap_or_default(),
                 // Newer versions write the reply to the final dot there.
                 next_id: self.value(Column::SourceContext).filter(|_| relayed).and_then(next_id),

@@ -227,6 +227,7 @@ fn addressed(text: &str) -> Option<Addressed<'_>> {
 struct Keys<'a> {
     relay: Option<IpAddr>,
     relay_name: Option<&'a str>,
+    transport: Option<&'a str>,
     confirmation: Option<&'a str>,
 }
 
@@ -243,7 +244,11 @@ fn keys(text: &str) -> Keys<'_> {
             (named, rest) = host(rest);
             continue;
         }
-        rest = rest.split_once(' ').map_or("", |(_, behind)| behind.trim_start());
+        let (key, behind) = rest.split_once(' ').unwrap_or((rest, ""));
+        if let Some(transport) = key.strip_prefix("T=") {
+            keys.transport.get_or_insert(transport);
+        }
+        rest = behind.trim_start();
     }
     let host = named.and_then(|host| host.strip_prefix("H=")).unwrap_or_default();
     keys.relay = bracketed_ip(host);
@@ -265,6 +270,7 @@ fn outcome<'a>(
         disposition,
         relay: keys.relay,
         relay_name: keys.relay_name,
+        through: keys.transport.filter(|_| keys.relay.is_none() && keys.relay_name.is_none()),
         text,
         next_id: keys.confirmation.and_then(next_id),
     })
@@ -451,7 +457,7 @@ pub(super) mod tests {
                 "1h43YE-0005F1-ND Deferred <mail@host.tld>: defer (-53): retry time not reached for any host for 'host.tld'",
                 "1c3KOi-0000BR-CX rest Deferred",
                 "1c3KOi-0000BR-CX reported by 1qKzXx-0000000ABcd-0abc\n1qKzXx-0000000ABcd-0abc queued from <> size=2000 recipients=2",
-                "1RwtJY-0009RI-E4 Delivered <bob> was <bob@b>: F=<a@b> R=local_user T=local_delivery QT=1s DT=0s",
+                "1RwtJY-0009RI-E4 Delivered <bob> was <bob@b> through local_delivery: F=<a@b> R=local_user T=local_delivery QT=1s DT=0s",
                 "1RwtJY-0009RI-E4 Bounced <bob@b> by mx.b at 192.0.2.1: SMTP error from remote mail server after RCPT TO:<bob@b>: 550 no",
                 "connected client=192.0.2.9",
                 "quiet",
@@ -484,7 +490,7 @@ pub(super) mod tests {
             ("=> :blackhole: <a@b> R=aliases", "Deleted <:blackhole:> was <a@b>: R=aliases"),
             (
                 "=> |/usr/bin/vacation <a@b> R=r T=address_pipe",
-                "Delivered <|/usr/bin/vacation> was <a@b>: R=r T=address_pipe",
+                "Delivered <|/usr/bin/vacation> was <a@b> through address_pipe: R=r T=address_pipe",
             ),
             (
                 "=> \"a b\"@c R=r T=t H=h [192.0.2.1]",

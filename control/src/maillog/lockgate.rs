@@ -193,7 +193,7 @@ fn tell(message: &Message<'_>, row: &Row<'_>, each: &mut impl FnMut(Line<'_>)) -
         "deferred" | "refused" | "blocked" | "abandoned" => replay,
         // Nobody knows whether the next hop has it.
         "uncertain" => {
-            each(message.event(What::Accepted { id, client, ident: None }));
+            each(message.event(What::Accepted { id, client, ident: None, recipients: None }));
             if let Some(message_id) = message_id {
                 each(message.event(What::MessageId { id, message_id }));
             }
@@ -228,6 +228,7 @@ fn tell(message: &Message<'_>, row: &Row<'_>, each: &mut impl FnMut(Line<'_>)) -
             disposition,
             relay: None,
             relay_name: Some(&*row.member).filter(|member| *member != "-"),
+            through: None,
             text: &row.reply,
             next_id: next_id(&row.reply).filter(|_| disposition == Disposition::Relayed),
         })));

@@ -133,6 +133,8 @@ pub enum What<'a> {
         /// Our id, or that of the MTA before (XFORWARD IDENT: `orig_queue_id=`), or the id that
         /// the message had here before it was queued anew or split.
         ident: Option<&'a str>,
+        /// Recipients, where the same line has them.
+        recipients: Option<u32>,
     },
     /// The Message-ID of a message, without angle brackets.
     MessageId {
@@ -227,6 +229,8 @@ pub struct Recipient<'a> {
     pub relay: Option<IpAddr>,
     /// The next host's name, as written.
     pub relay_name: Option<&'a str>,
+    /// The transport, mailer or program, where one is named that is no host.
+    pub through: Option<&'a str>,
     /// The reply of the next host, or the reason.
     pub text: &'a str,
     /// The id that the next host gave it, read from its reply (`queued as X`, `OK id=X`,
@@ -327,6 +331,12 @@ impl Dialect {
 pub struct Config {
     /// Who wrote the log.
     pub dialect: Dialect,
+    /// Only lines of this host are meant.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Only lines of programs whose names begin so are meant.
+    #[serde(default)]
+    pub program: Option<String>,
     /// When the patterns are asked.
     #[serde(default)]
     pub patterns: Turn,
@@ -350,6 +360,8 @@ pub enum Turn {
 #[derive(Debug)]
 pub struct Reader {
     dialect: Dialect,
+    host: Option<String>,
+    program: Option<String>,
     turn: Turn,
     extra: Custom,
     heading: exchange::Heading,
@@ -363,6 +375,8 @@ impl Reader {
     pub fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
+            host: None,
+            program: None,
             turn: Turn::After,
             extra: Custom::default(),
             heading: exchange::Heading::default(),
@@ -376,7 +390,8 @@ impl Reader {
     /// When a pattern cannot be used; the error says which and why.
     pub fn from_config(config: &Config) -> Result<Self, PatternError> {
         let extra = Custom::compile(&config.pattern)?;
-        Ok(Self { turn: config.patterns, extra, ..Self::new(config.dialect) })
+        let (host, program) = (config.host.clone(), config.program.clone());
+        Ok(Self { turn: config.patterns, extra, host, program, ..Self::new(config.dialect) })
     }
 
     /// The dialect.
@@ -396,7 +411,7 @@ impl Reader {
     ///
     /// Octets that are not UTF-8 are shown as `\xNN`: lossless enough to keep two addresses apart.
     pub fn read(&mut self, line: &[u8], clock: &mut Clock, each: &mut impl FnMut(Line<'_>)) {
-        let Self { dialect, turn, extra, heading, mended } = self;
+        let Self { dialect, host, program, turn, extra, heading, mended } = self;
         let line = line.trim_ascii_end();
         let line = match std::str::from_utf8(line) {
             Ok(line) => line,
@@ -419,8 +434,21 @@ impl Reader {
             return;
         }
         let message = framed(*dialect, line, clock);
+        // A line that names nobody may be anybody's.
+        let other = |wanted: &Option<String>, found: Option<&str>, same: fn(&str, &str) -> bool| matches!((wanted, found), (Some(wanted), Some(found)) if !same(found, wanted));
+        if other(host, message.host, str::eq_ignore_ascii_case) {
+            each(Line::Quiet(message.at));
+            return;
+        }
         if let Some(hole) = syslog::hole(&message) {
             each(Line::Hole(hole));
+            return;
+        }
+        // A line that is there again says nothing new.
+        if syslog::repeats(&message)
+            || other(program, message.program, |found, wanted| found.starts_with(wanted))
+        {
+            each(Line::Quiet(message.at));
             return;
         }
         let understood = *turn == Turn::Before && extra.read(line, &message, clock, each).is_some()

@@ -31,7 +31,8 @@ pub(super) fn read<'a>(message: &Message<'a>) -> Option<Says<'a>> {
     } else if let Some(rest) = body.strip_prefix("smtp message msgid=") {
         let (id, _) = rest.split_once(' ')?;
         let id = Some(QueueId(id)).filter(|id| is_hex(id.0, MSGID_LENGTH))?;
-        What::Accepted { id, client: None, ident: None }
+        let recipients = value(rest, "nrcpt=").and_then(|count| count.parse().ok());
+        What::Accepted { id, client: None, ident: None, recipients }
     } else if let Some(rest) = body.strip_prefix("smtp envelope evpid=") {
         envelope(rest)?
     } else if let Some(rest) = body.strip_prefix("mta delivery evpid=") {
@@ -90,6 +91,7 @@ fn addresses(text: &str) -> Option<(Recipient<'_>, &str)> {
         disposition: Disposition::Deferred,
         relay: None,
         relay_name: None,
+        through: None,
         text: "",
         next_id: None,
     };
@@ -126,6 +128,8 @@ fn delivered(text: &str) -> Option<What<'_>> {
         "Ok" => Disposition::Delivered,
         result => put_off(result)?,
     };
+    // A mailbox or a command: the line does not tell which.
+    recipient.through = Some("mda");
     recipient.text = rest;
     Some(What::Recipient(recipient))
 }
@@ -193,6 +197,7 @@ fn of_queue(text: &str) -> Option<What<'_>> {
         disposition,
         relay: None,
         relay_name: None,
+        through: None,
         text,
         next_id: None,
     }))
@@ -224,10 +229,10 @@ pub(super) mod tests {
             said,
             [
                 "connected client=127.0.0.1",
-                "f6e94209 accepted",
+                "f6e94209 accepted recipients=1",
                 "f6e94209 queued from <gilles@poolp.org>",
                 "3d4c4a42 Relayed <gilles.chehade@gmail.com> by localhost at 127.0.0.1 next f6e94209: 250 2.0.0: f6e94209 Message accepted for delivery",
-                "c405e39a Delivered <gilles@poolp.org> was <gilles@poolp.org>: Delivered",
+                "c405e39a Delivered <gilles@poolp.org> was <gilles@poolp.org> through mda: Delivered",
                 "quiet",
                 "quiet",
                 "f6e94209 Expired <c@d>: Envelope expired",

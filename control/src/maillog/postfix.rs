@@ -104,7 +104,7 @@ const fn is_long_id_letter(octet: u8) -> bool {
 }
 
 /// What a line about a message says.
-fn of_message<'a>(id: QueueId<'a>, body: &'a str, service: &str) -> Option<Says<'a>> {
+fn of_message<'a>(id: QueueId<'a>, body: &'a str, service: &'a str) -> Option<Says<'a>> {
     let what = match *body.as_bytes().first()? {
         b't' if body.starts_with("to=<") => return delivery(id, body, service),
         b'c' if body.starts_with("client=") => accepted(id, body),
@@ -129,7 +129,7 @@ fn accepted<'a>(id: QueueId<'a>, body: &'a str) -> What<'a> {
     let ident = last(body, ", orig_queue_id=")
         .map(|(_, rest)| comma(rest).map_or(rest, |(ident, _)| ident))
         .filter(|ident| !ident.is_empty());
-    What::Accepted { id, client, ident }
+    What::Accepted { id, client, ident, recipients: None }
 }
 
 /// `uid=0 from=<root>`, from pickup; with `orig_id=…` when a person has queued it anew.
@@ -138,7 +138,7 @@ fn picked_up<'a>(id: QueueId<'a>, body: &'a str) -> What<'a> {
         .rsplit_once("> orig_id=")
         .map(|(_, ident)| ident)
         .filter(|ident| is_id(ident.as_bytes()));
-    What::Accepted { id, client: None, ident }
+    What::Accepted { id, client: None, ident, recipients: None }
 }
 
 /// `from=<…>, size=…, nrcpt=… (queue active)`, or the end of a message that is too old. Both are
@@ -179,7 +179,7 @@ fn removed<'a>(id: QueueId<'a>, service: &str) -> Option<What<'a>> {
 }
 
 /// `to=<…>, orig_to=<…>, relay=…, delay=…, dsn=…, status=… (…)`
-fn delivery<'a>(id: QueueId<'a>, body: &'a str, service: &str) -> Option<Says<'a>> {
+fn delivery<'a>(id: QueueId<'a>, body: &'a str, service: &'a str) -> Option<Says<'a>> {
     let (recipient, rest) = path(body.get(3..)?, &[", relay=", ", orig_to=<"])?;
     let (original, rest) = match rest.strip_prefix(", orig_to=") {
         Some(rest) => path(rest, &[", relay="]).map(|(path, rest)| (Some(path), rest))?,
@@ -219,6 +219,10 @@ fn delivery<'a>(id: QueueId<'a>, body: &'a str, service: &str) -> Option<Says<'a
         disposition,
         relay: host.address,
         relay_name: (relay != "none").then_some(host.name),
+        through: match service {
+            "lmtp" => Some(service),
+            _ => Some(host.name).filter(|name| host.local && *name != "none"),
+        },
         text,
         next_id,
     })))

@@ -128,6 +128,7 @@ fn recipient<'a>(id: QueueId<'a>, rest: &'a str) -> Option<What<'a>> {
         disposition: Disposition::Bounced,
         relay: None,
         relay_name: None,
+        through: None,
         text,
         next_id: None,
     }))

@@ -114,6 +114,7 @@ fn delivery(
             disposition,
             relay,
             relay_name,
+            through: Some(mailer).filter(|mailer| !mailer.is_empty()),
             text: reply.unwrap_or(stat),
             next_id: reply.filter(|_| sent).and_then(next_id),
         })));
@@ -194,7 +195,12 @@ fn aside<'a>(id: QueueId<'a>, body: &'a str) -> Option<Says<'a>> {
         // `old: new: clone: owner=…`
         if rest.starts_with("clone: ") {
             let ident = Some(id.0);
-            return Some(Says::What(What::Accepted { id: other, client: None, ident }));
+            return Some(Says::What(What::Accepted {
+                id: other,
+                client: None,
+                ident,
+                recipients: None,
+            }));
         }
         // `old: new: DSN: reason`
         let report = ["DSN: ", "return to sender: ", "sender notify: ", "postmaster notify: "];

@@ -95,7 +95,8 @@ fn what(what: &What<'_>) -> String {
             say("client=", some(client));
             "connected".to_owned()
         }
-        What::Accepted { id, client, ident } => {
+        What::Accepted { id, client, ident, recipients } => {
+            say("recipients=", some(recipients));
             say("client=", some(client));
             say("ident=", some(ident));
             format!("{} accepted", id.0)
@@ -131,6 +132,13 @@ fn of_recipient(recipient: &Recipient<'_>) -> String {
     }
     if let Some(message_id) = recipient.message_id {
         write!(text, " message-id={message_id}").unwrap();
+    }
+    let through = recipient.through.filter(|through| {
+        recipient.disposition == super::Disposition::Delivered
+            && recipient.relay_name != Some(*through)
+    });
+    if let Some(through) = through {
+        write!(text, " through {through}").unwrap();
     }
     if let Some(name) = recipient.relay_name {
         write!(text, " by {name}").unwrap();

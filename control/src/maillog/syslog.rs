@@ -74,7 +74,6 @@ pub fn hole<'a>(message: &Message<'a>) -> Option<Hole<'a>> {
         .is_some_and(|program| program.starts_with("rsyslogd") || program.starts_with("systemd-"));
     let likely = match text.as_bytes().first()? {
         b'S' => text.starts_with("Suppressed "),
-        b'l' => text.starts_with("last message repeated "),
         b'i' => text.starts_with("imjournal") || text.starts_with("imuxsock"),
         _ => false,
     };
@@ -85,16 +84,18 @@ pub fn hole<'a>(message: &Message<'a>) -> Option<Hole<'a>> {
     Some(Hole { at: message.at, lines, text })
 }
 
+/// Does it say that the line before it, in the same file, came again? A line that is equal says the same thing once.
+#[must_use]
+pub fn repeats(message: &Message<'_>) -> bool {
+    let rest = message.text.strip_prefix("last message repeated ");
+    rest.is_some_and(|rest| rest.contains(" time") && leading_number(rest).is_some())
+}
+
 /// How many lines a notice says are lost, where it says it; `None` when it is no notice.
 fn lost(text: &str) -> Option<Option<u64>> {
     // journald
     if let Some(rest) = text.strip_prefix("Suppressed ") {
         return rest.contains(" messages from ").then(|| leading_number(rest));
-    }
-    // The lines that were repeated may have stood in another file, or before the beginning of
-    // this one: their content is not known.
-    if let Some(rest) = text.strip_prefix("last message repeated ") {
-        return rest.contains(" time").then(|| leading_number(rest));
     }
     // rsyslog; `imuxsock lost N messages from pid P due to rate-limiting` is the older wording.
     if !text.contains("rate-limiting") {
@@ -302,8 +303,7 @@ mod tests {
                 "rsyslogd: imuxsock begins to drop messages from pid 9 due to rate-limiting",
                 Some(None),
             ),
-            ("last message repeated 4 times", Some(Some(4))),
-            ("postfix/smtpd[7]: last message repeated 1 time", Some(Some(1))),
+            ("last message repeated 4 times", None),
             ("rsyslogd: [origin software=\"rsyslogd\"] start", None),
             ("postfix/smtpd[7]: Suppressed the rest", None),
         ] {
@@ -311,5 +311,13 @@ mod tests {
             let message = frame(&line, &mut clock()).unwrap();
             assert_eq!(hole(&message).map(|hole| hole.lines), lines, "{line}");
         }
+    }
+
+    #[test]
+    fn a_line_that_came_again_is_no_hole() {
+        let again = |line: &str| repeats(&frame(line, &mut clock()).unwrap());
+        assert!(again("Nov 24 10:00:00 mx last message repeated 4 times"));
+        assert!(again("Nov 24 10:00:00 mx postfix/smtpd[7]: last message repeated 1 time"));
+        assert!(!again("Nov 24 10:00:00 mx postfix/smtpd[7]: last message repeated"));
     }
 }

@@ -37,9 +37,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{CHANGE_DEADLINE, Client, ClientError, with_query};
 use crate::config::Config;
-use crate::drain::Books;
 use crate::drain::certificate::{Certificate, CertificateError, Signer, hex};
 use crate::drain::verdict::{Known, Opening, Waived, Word};
+use crate::drain::{Book, Books};
 use crate::moment::Moment;
 use crate::store::{Batch, Store, StoreError};
 use metrics::Metrics;
@@ -270,6 +270,7 @@ struct Watcher {
     fresh: bool,
     journal_error: Option<String>,
     kept_at: Instant,
+    keep_after: Duration,
     settled_at: Instant,
     changed: bool,
 }
@@ -313,6 +314,7 @@ impl Watcher {
             fresh: false,
             journal_error: None,
             kept_at: Instant::now(),
+            keep_after: KEEP,
             settled_at: Instant::now(),
             changed: false,
         })
@@ -372,7 +374,7 @@ impl Watcher {
                 tracing::warn!(%error, "uncertain mail could not be looked at");
             }
         }
-        if self.changed && self.kept_at.elapsed() >= KEEP {
+        if self.changed && self.kept_at.elapsed() >= self.keep_after {
             tokio::task::block_in_place(|| self.keep());
         }
         more
@@ -430,19 +432,24 @@ impl Watcher {
         Ok(())
     }
 
-    /// Writes the books, and how far everything was read, together.
-    fn keep(&mut self) {
+    /// Writes the books, and how far everything was read, together. False: they could not be written.
+    fn keep(&mut self) -> bool {
+        let began = Instant::now();
         let progress: BTreeMap<&str, &Progress> =
             self.intakes.iter().map(|intake| (intake.name(), &intake.progress)).collect();
         let mut batch = Batch::default();
         batch.put_packed("books", &self.books);
         batch.put_packed("progress", &progress);
-        match self.store.write(batch) {
+        let written = self.store.write(batch);
+        match &written {
             Ok(()) => self.changed = false,
             // What is in memory is right; the next start reads again from where the disk stands.
             Err(error) => tracing::error!(%error, "the books cannot be written"),
         }
         self.kept_at = Instant::now();
+        // Large books take long: no more than a twentieth of the time goes into that.
+        self.keep_after = KEEP.max(began.elapsed() * 20);
+        written.is_ok()
     }
 
     async fn command(&mut self, command: Command) {
@@ -525,16 +532,14 @@ impl Watcher {
                 })?;
                 if let Some(opening) = self.openings.get(&member) {
                     return Err(Refusal::Bad(format!(
-                        "{member} has an opening balance of {} already",
+                        "{member} has an opening balance of {} already; if it was installed anew since: lockgate attest {member} rebuilt --reason TEXT",
                         opening.at
                     )));
                 }
-                let opening =
-                    Opening { at: since, known: Known::Attested(word), sums: BTreeMap::new() };
-                self.write(|batch| batch.put(&format!("opening/{member}"), &opening))?;
-                self.openings.insert(member, opening);
-                Ok(())
+                let known = Known::Attested(word);
+                self.begin_with(&member, Opening { at: since, known, sums: BTreeMap::new() })
             }
+            Attested::Rebuilt => self.rebuilt(&member, word),
             Attested::QueueEmpty => {
                 let process = self.drains.get_mut(&member).filter(|process| process.is_fenced());
                 let Some(process) = process else {
@@ -546,6 +551,44 @@ impl Watcher {
                 self.keep_drain(&member)
             }
         }
+    }
+
+    /// A person says that the member was installed anew and is empty: what is on the list for it is written off, and the
+    /// ledger begins again.
+    fn rebuilt(&mut self, member: &str, word: Word) -> Result<(), Refusal> {
+        let running = self.drains.get(member).is_some_and(Process::is_running);
+        if running {
+            return Err(Refusal::Bad(format!(
+                "a drain of {member} is running: end it first (lockgate drain {member} --end)"
+            )));
+        }
+        let now = Moment::now();
+        let said = format!("{}: {}", word.by, word.reason);
+        let items = self.books.ledger.write_off(member, &said, now);
+        for log in self.config.setting.logs_of(member) {
+            if let Some(book) = self.books.logs.get_mut(&log.name) {
+                book.chains.forget();
+            }
+        }
+        let sums = self.books.ledger.sums(Some(member));
+        let sums = sums.into_iter().map(|((_, gate), sums)| (gate, sums)).collect();
+        tracing::warn!(
+            member,
+            items,
+            by = word.by,
+            reason = word.reason,
+            "installed anew, a person says; what was inside is written off"
+        );
+        if !self.keep() {
+            return Err(Refusal::Failed("the books cannot be written".into()));
+        }
+        self.begin_with(member, Opening { at: now, known: Known::Attested(word), sums })
+    }
+
+    fn begin_with(&mut self, member: &str, opening: Opening) -> Result<(), Refusal> {
+        self.write(|batch| batch.put(&format!("opening/{member}"), &opening))?;
+        self.openings.insert(member.to_owned(), opening);
+        Ok(())
     }
 
     fn waive(&mut self, waiver: Waiver) -> Result<(), Refusal> {
@@ -638,7 +681,8 @@ impl Watcher {
     }
 
     fn log_report(&self, intake: &Intake) -> LogReport {
-        let book = self.books.logs.get(intake.name()).cloned().unwrap_or_default();
+        let nothing = Book::default();
+        let book = self.books.logs.get(intake.name()).unwrap_or(&nothing);
         let coverage = &book.coverage;
         let moment = |moment: Moment| moment.to_string();
         LogReport {

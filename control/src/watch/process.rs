@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::wire::{DoubtLine, DrainEnd, DrainReport, DrainRequest, Phase, Said};
 use super::{Command, Kept, Refusal, Watcher};
 use crate::client::{Client, ClientError, DEADLINE, PROBE_DEADLINE, fill, with_query};
-use crate::drain::certificate::{Circumstances, Fence, LogFact};
+use crate::drain::certificate::{Circumstances, Fence, LogFact, LogFile};
 use crate::drain::correlate::Role;
 use crate::drain::item::bare;
 use crate::drain::verdict::{
@@ -26,8 +26,11 @@ use crate::moment::Moment;
 /// Items that a report lists.
 const ITEMS_MAX: usize = 100;
 
-/// How often a probe is tried that nobody answers.
+/// How often a probe is tried that nobody answers, or that the server puts off (4yz).
 const PROBES_MAX: u32 = 20;
+
+/// Pause before a probe that was put off is sent again, in milliseconds.
+const PROBE_PAUSE_MS: i64 = 10_000;
 
 /// How a gate's name is told from a member's among targets.
 const GATE: &str = "gate:";
@@ -41,6 +44,19 @@ struct Fencing {
     quiet: Option<Moment>,
 }
 
+/// What was taken at the mark.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Marked {
+    fenced: Moment,
+    mark: Moment,
+    /// Place of the journal.
+    journal: String,
+    /// Place of each log that speaks of the member.
+    logs: BTreeMap<String, Vec<LogFile>>,
+    /// Items that were inside.
+    items: u64,
+}
+
 /// Where it stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Stage {
@@ -51,28 +67,20 @@ enum Stage {
         fenced: Moment,
     },
     /// The mark is taken.
-    Watching {
-        fenced: Moment,
-        mark: Moment,
-        journal: String,
-        items: u64,
-    },
+    Watching(Marked),
     /// Drained; with the number of the certificate, where one is issued.
     Drained {
-        fenced: Moment,
-        mark: Moment,
-        journal: String,
-        items: u64,
+        marked: Marked,
         certificate: Option<String>,
     },
+    /// Nobody waits any more; while the orders stand, what comes late still proves it.
     GivenUp {
-        marked: Option<(Moment, Moment)>,
+        marked: Option<Marked>,
     },
     Revoked {
         certificate: String,
         why: String,
-        fenced: Moment,
-        mark: Moment,
+        marked: Marked,
     },
     Ended,
 }
@@ -98,21 +106,35 @@ pub(super) struct Process {
     sentinels: Vec<Sentinel>,
     pub(super) queue_empty: Option<Word>,
     pub(super) waivers: BTreeMap<String, Waived>,
-    /// Probes that no server answered, by gate.
+    /// Probes that no server answered, or that it put off, by gate; and when the next may be sent.
     #[serde(skip)]
-    unanswered: BTreeMap<String, u32>,
+    unanswered: BTreeMap<String, (u32, Moment)>,
     stage: Stage,
 }
 
 impl Process {
     pub(super) const fn is_fenced(&self) -> bool {
-        matches!(self.stage, Stage::Probing { .. } | Stage::Watching { .. } | Stage::Drained { .. })
+        matches!(
+            self.stage,
+            Stage::Probing { .. }
+                | Stage::Watching(_)
+                | Stage::Drained { .. }
+                | Stage::GivenUp { marked: Some(_) }
+        )
+    }
+
+    /// Is somebody waiting for it, or does a certificate of it stand?
+    pub(super) const fn is_running(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Fencing | Stage::Probing { .. } | Stage::Watching(_) | Stage::Drained { .. }
+        )
     }
 
     const fn phase(&self) -> Phase {
         match self.stage {
             Stage::Fencing | Stage::Probing { .. } => Phase::Fencing,
-            Stage::Watching { .. } => Phase::Watching,
+            Stage::Watching(_) => Phase::Watching,
             Stage::Drained { .. } => Phase::Drained,
             Stage::GivenUp { .. } => Phase::GivenUp,
             Stage::Revoked { .. } => Phase::Revoked,
@@ -120,13 +142,13 @@ impl Process {
         }
     }
 
-    const fn marked(&self) -> Option<(Moment, Moment)> {
-        match self.stage {
-            Stage::Watching { fenced, mark, .. }
-            | Stage::Drained { fenced, mark, .. }
-            | Stage::Revoked { fenced, mark, .. } => Some((fenced, mark)),
-            Stage::GivenUp { marked } => marked,
-            _ => None,
+    const fn marked(&self) -> Option<&Marked> {
+        match &self.stage {
+            Stage::Watching(marked)
+            | Stage::Drained { marked, .. }
+            | Stage::Revoked { marked, .. } => Some(marked),
+            Stage::GivenUp { marked } => marked.as_ref(),
+            Stage::Fencing | Stage::Probing { .. } | Stage::Ended => None,
         }
     }
 }
@@ -154,8 +176,12 @@ impl Watcher {
                 }
                 let mut process = process;
                 if let Some(former) = running {
-                    // What a person answered for, and orders that may still stand, are not forgotten.
-                    process.waivers.clone_from(&former.waivers);
+                    // What a person answered for in this attempt, and orders that may still stand, are not
+                    // forgotten. What has no measure is to be looked at anew.
+                    if matches!(former.stage, Stage::GivenUp { .. } | Stage::Revoked { .. }) {
+                        process.waivers.clone_from(&former.waivers);
+                        process.waivers.retain(|_, waived| waived.measure > 0);
+                    }
                     process.former = former.fences.iter().map(|fence| fence.order).collect();
                     process.former.extend(&former.former);
                 }
@@ -330,11 +356,13 @@ impl Watcher {
             Stage::Fencing | Stage::Probing { .. } if late => Some(Stage::GivenUp { marked: None }),
             Stage::Fencing => self.fence(target).await?,
             Stage::Probing { fenced } => self.mark(target, *fenced, now),
-            Stage::Watching { .. } => self.watch(target, &process, late, now).await?,
+            Stage::Watching(_) | Stage::GivenUp { marked: Some(_) } => {
+                self.watch(target, &process, late, now).await?
+            }
             Stage::Drained { certificate, .. } => {
                 self.guard(target, &process, certificate.as_ref()).await?
             }
-            Stage::GivenUp { .. } | Stage::Revoked { .. } | Stage::Ended => None,
+            Stage::GivenUp { marked: None } | Stage::Revoked { .. } | Stage::Ended => None,
         };
         if let Some(next) = next {
             if let Some(process) = self.drains.get_mut(target) {
@@ -398,7 +426,8 @@ impl Watcher {
         for gate in process.gates.clone() {
             let known = process.sentinels.iter().any(|sentinel| sentinel.gate == gate);
             let Some((to, from)) = self.config.sentinels.get(&gate).cloned() else { continue };
-            if known || process.asked.contains(&gate) {
+            let later = process.unanswered.get(&gate).is_some_and(|(_, at)| *at > Moment::now());
+            if known || later || process.asked.contains(&gate) {
                 continue;
             }
             process.asked.push(gate.clone());
@@ -433,11 +462,17 @@ impl Watcher {
         let process = self.drains.get_mut(target).filter(|process| process.started == started);
         let Some(process) = process else { return };
         process.asked.retain(|asked| asked != gate);
-        if result.is_err() {
-            let unanswered = process.unanswered.entry(gate.to_owned()).or_default();
-            *unanswered += 1;
-            // The proxy was busy, or is being started: the next round asks again, a few times.
-            if *unanswered < PROBES_MAX {
+        // The proxy was busy, or is being started; or the server puts mail off that it does not know yet: asked again, a few
+        // times.
+        let put_off = match &result {
+            Ok(result) => !result.accepted && result.reply.starts_with('4'),
+            Err(_) => true,
+        };
+        if put_off {
+            let (count, at) = process.unanswered.entry(gate.to_owned()).or_default();
+            *count += 1;
+            *at = Moment::now().plus(if result.is_ok() { PROBE_PAUSE_MS } else { 0 });
+            if *count < PROBES_MAX {
                 return;
             }
         }
@@ -470,7 +505,9 @@ impl Watcher {
         let journal = self.books.ledger.cursor().unwrap_or_default().to_owned();
         let items = self.books.ledger.inside(&process.member).count();
         let items = u64::try_from(items).unwrap_or(u64::MAX);
-        Some(Stage::Watching { fenced, mark: now, journal, items })
+        let logs = self.log_facts(&process.member, now).into_iter();
+        let logs = logs.map(|fact| (fact.log, fact.files)).collect();
+        Some(Stage::Watching(Marked { fenced, mark: now, journal, logs, items }))
     }
 
     async fn watch(
@@ -480,9 +517,7 @@ impl Watcher {
         late: bool,
         now: Moment,
     ) -> Result<Option<Stage>, ClientError> {
-        let Stage::Watching { fenced, mark, journal, items } = process.stage.clone() else {
-            return Ok(None);
-        };
+        let Some(marked) = process.marked().cloned() else { return Ok(None) };
         if !stands(&self.proxy.clone(), process).await? {
             return Ok(Some(Stage::Ended));
         }
@@ -492,31 +527,33 @@ impl Watcher {
             let gates = gates.cloned().unwrap_or_default();
             if let Some(process) = self.drains.get_mut(target) {
                 process.gates = gates;
+                // Looked at before this fence.
+                process.queue_empty = None;
             }
             return Ok(Some(Stage::Fencing));
         }
         let Some(verdict) = self.judged(process, now) else { return Ok(None) };
         Ok(match verdict {
             Verdict::Drained(_) if process.only_gate.is_some() => {
-                Some(Stage::Drained { fenced, mark, journal, items, certificate: None })
+                Some(Stage::Drained { marked, certificate: None })
             }
             Verdict::Drained(proof) => match self.certify(process, proof, now) {
-                Ok(number) => {
-                    let certificate = Some(number);
-                    Some(Stage::Drained { fenced, mark, journal, items, certificate })
-                }
+                Ok(number) => Some(Stage::Drained { marked, certificate: Some(number) }),
                 Err(error) => {
                     tracing::error!(?error, target, "a certificate cannot be issued");
                     None
                 }
             },
-            _ if late => Some(Stage::GivenUp { marked: Some((fenced, mark)) }),
+            _ if late && matches!(process.stage, Stage::Watching(_)) => {
+                Some(Stage::GivenUp { marked: Some(marked) })
+            }
             _ => None,
         })
     }
 
     fn judged(&self, process: &Process, now: Moment) -> Option<Verdict> {
-        let (fenced, mark) = process.marked()?;
+        let marked = process.marked()?;
+        let (fenced, mark) = (marked.fenced, marked.mark);
         let case = Case {
             member: &process.member,
             gates: &process.gates,
@@ -539,9 +576,10 @@ impl Watcher {
         let Some(opening) = self.openings.get(&process.member).cloned() else {
             return Err(Refusal::Failed("there is no opening balance".into()));
         };
-        let Stage::Watching { mark, journal, .. } = process.stage.clone() else {
+        let Some(marked) = process.marked().cloned() else {
             return Err(Refusal::Failed("there is no mark".into()));
         };
+        let mark = marked.mark;
         let grade = proof.grade.as_str().to_owned();
         let fence = |fence: &Fencing| {
             Some(Fence {
@@ -557,7 +595,8 @@ impl Watcher {
             issued: now,
             fences: process.fences.iter().filter_map(fence).collect(),
             mark,
-            journal,
+            journal: marked.journal.clone(),
+            marked_logs: marked.logs.clone(),
             quiet_ms: process.quiet_ms,
             logs: self.log_facts(&process.member, opening.at),
             opening,
@@ -576,12 +615,11 @@ impl Watcher {
         let member = process.member.clone();
         let kept = Kept { certificate, member: member.clone(), issued: now, grade, revoked: None };
         // The books that it rests on go to the disk before it.
-        self.keep();
-        let mut drained = process.clone();
-        if let Stage::Watching { fenced, mark, journal, items } = process.stage.clone() {
-            let certificate = Some(number.clone());
-            drained.stage = Stage::Drained { fenced, mark, journal, items, certificate };
+        if !self.keep() {
+            return Err(Refusal::Failed("the books cannot be written".into()));
         }
+        let mut drained = process.clone();
+        drained.stage = Stage::Drained { marked, certificate: Some(number.clone()) };
         self.write(|batch| {
             batch.put(&format!("certificate/{number}"), &kept);
             batch.put(&format!("next-opening/{member}"), &opening);
@@ -631,45 +669,18 @@ impl Watcher {
     ) -> Result<Option<Stage>, ClientError> {
         let now = Moment::now();
         let verdict = self.judged(process, now);
-        // Mail that an ended order let through is no fault of the proof: its offers are after the fence.
-        let offered_late = match &verdict {
-            Some(Verdict::Pending { doubts, .. } | Verdict::Inconclusive { doubts }) => {
-                doubts.iter().any(|doubt| matches!(doubt, Doubt::LateOffer { .. }))
-            }
-            _ => false,
-        };
-        let sound = matches!(verdict, Some(Verdict::Drained(_)) | None);
-        if (sound || offered_late) && !stands(&self.proxy.clone(), process).await? {
+        let Some(marked) = process.marked().cloned() else { return Ok(None) };
+        let late = verdict.as_ref().and_then(|verdict| late_evidence(verdict, marked.fenced));
+        // Mail that an ended order let through is no fault of the proof: it is of after the fence.
+        let of_before = late.as_ref().is_some_and(|late| late.of_before);
+        if !of_before && !stands(&self.proxy.clone(), process).await? {
             self.served(process);
             return Ok(Some(Stage::Ended));
         }
-        let why = match verdict {
-            Some(Verdict::Pending { items, strangers, .. }) => format!(
-                "late evidence: {} items and {} other messages are inside after all",
-                items.len(),
-                strangers.len()
-            ),
-            Some(Verdict::Inconclusive { doubts }) => {
-                let lasting: Vec<String> = doubts
-                    .iter()
-                    .filter(|doubt| !doubt.passes())
-                    .map(ToString::to_string)
-                    .collect();
-                if lasting.is_empty() {
-                    return Ok(None);
-                }
-                lasting.join("; ")
-            }
-            Some(Verdict::Drained(_)) | None => return Ok(None),
-        };
+        let Some(LateEvidence { why, .. }) = late else { return Ok(None) };
         let Some(number) = certificate else {
             // Of a gate nothing was promised: it goes on.
-            return Ok(match process.stage.clone() {
-                Stage::Drained { fenced, mark, journal, items, .. } => {
-                    Some(Stage::Watching { fenced, mark, journal, items })
-                }
-                _ => None,
-            });
+            return Ok(Some(Stage::Watching(marked)));
         };
         tracing::error!(target, number, why, "the certificate is revoked");
         if let Some(kept) = self.certificates.get_mut(number) {
@@ -685,8 +696,7 @@ impl Watcher {
         if let Err(error) = written {
             tracing::error!(?error, number, "the revocation cannot be kept");
         }
-        let Some((fenced, mark)) = process.marked() else { return Ok(None) };
-        Ok(Some(Stage::Revoked { certificate: number.clone(), why, fenced, mark }))
+        Ok(Some(Stage::Revoked { certificate: number.clone(), why, marked }))
     }
 
     /// The member goes on from the certificate: that is its next opening balance.
@@ -722,7 +732,12 @@ impl Watcher {
                 let inside = inside.map(|(key, offer, item)| left(key, offer, item)).collect();
                 (None, inside, Vec::new(), Vec::new())
             }
-            Some(Verdict::Drained(_)) => (Some(Said::Drained), Vec::new(), Vec::new(), Vec::new()),
+            // Only what is certified (or, of a gate, found) is called so.
+            Some(Verdict::Drained(_)) => {
+                let drained = matches!(process.stage, Stage::Drained { .. });
+                let said = if drained { Said::Drained } else { Said::Inconclusive };
+                (Some(said), Vec::new(), Vec::new(), Vec::new())
+            }
             Some(Verdict::Pending { items, strangers, doubts }) => {
                 (Some(Said::Pending), items, strangers, doubts)
             }
@@ -738,15 +753,12 @@ impl Watcher {
             gates: process.gates.clone(),
             phase: process.phase(),
             started: text(process.started),
-            fenced: marked.map(|(fenced, _)| text(fenced)),
-            mark: marked.map(|(_, mark)| text(mark)),
+            fenced: marked.map(|marked| text(marked.fenced)),
+            mark: marked.map(|marked| text(marked.mark)),
             said,
             items_total: u64::try_from(items.len()).unwrap_or(u64::MAX),
             items: items.into_iter().take(ITEMS_MAX).collect(),
-            items_at_mark: match process.stage {
-                Stage::Watching { items, .. } | Stage::Drained { items, .. } => Some(items),
-                _ => None,
-            },
+            items_at_mark: marked.map(|marked| marked.items),
             strangers: strangers.into_iter().take(ITEMS_MAX).collect(),
             doubts: doubts.iter().map(line).collect(),
             sums: sums.into_iter().map(|((_, gate), sums)| (gate, sums)).collect(),
@@ -762,7 +774,8 @@ impl Watcher {
             },
             next_steps: Vec::new(),
         };
-        report.next_steps = next_steps(&report);
+        report.next_steps =
+            next_steps(&report, process.is_fenced() && process.queue_empty.is_none());
         report
     }
 }
@@ -802,6 +815,52 @@ fn line(doubt: &Doubt) -> DoubtLine {
     }
 }
 
+/// What speaks against a certificate that was issued.
+struct LateEvidence {
+    why: String,
+    /// It is of the time before the fence, and no new mail.
+    of_before: bool,
+}
+
+/// Traffic takes a certificate back, not a log that goes silent or a line that nobody understands.
+fn late_evidence(verdict: &Verdict, fenced: Moment) -> Option<LateEvidence> {
+    let (items, strangers, doubts): (&[_], &[_], &[Doubt]) = match verdict {
+        Verdict::Drained(_) => return None,
+        Verdict::Pending { items, strangers, doubts } => (items, strangers, doubts),
+        Verdict::Inconclusive { doubts } => (&[], &[], doubts),
+    };
+    let mut why = Vec::new();
+    if !items.is_empty() || !strangers.is_empty() {
+        why.push(format!(
+            "late evidence: {} items and {} other messages are inside after all",
+            items.len(),
+            strangers.len()
+        ));
+    }
+    let traffic = |doubt: &&Doubt| {
+        matches!(
+            doubt,
+            Doubt::Bypass { .. }
+                | Doubt::LateOffer { .. }
+                | Doubt::Untracked { .. }
+                | Doubt::Elsewhere { .. }
+                | Doubt::Unbalanced { .. }
+        )
+    };
+    why.extend(doubts.iter().filter(traffic).map(ToString::to_string));
+    let bypass = |doubt: &Doubt| match doubt {
+        Doubt::Bypass { samples, .. } => {
+            samples.iter().any(|one| one.at.is_none_or(|at| at <= fenced))
+        }
+        Doubt::Unbalanced { .. } => true,
+        _ => false,
+    };
+    let of_before = items.iter().any(|left| left.offered <= fenced)
+        || strangers.iter().any(|one| one.at.is_none_or(|at| at <= fenced))
+        || doubts.iter().any(bypass);
+    (!why.is_empty()).then(|| LateEvidence { why: why.join("; "), of_before })
+}
+
 /// Are the orders of a drain all in force?
 async fn stands(proxy: &Client, process: &Process) -> Result<bool, ClientError> {
     let orders: Vec<api::Order> = proxy.get(api::path::ORDERS, DEADLINE).await?;
@@ -810,7 +869,7 @@ async fn stands(proxy: &Client, process: &Process) -> Result<bool, ClientError> 
 }
 
 /// What a person can do now.
-fn next_steps(report: &DrainReport) -> Vec<String> {
+fn next_steps(report: &DrainReport, ask_for_queue: bool) -> Vec<String> {
     let member = &report.member;
     let mut steps = Vec::new();
     match report.phase {
@@ -826,15 +885,24 @@ fn next_steps(report: &DrainReport) -> Vec<String> {
         }
         Phase::Fencing | Phase::Watching | Phase::Ended => {}
     }
+    if ask_for_queue && !report.phase.is_over() {
+        steps.push(format!(
+            "lockgate attest {member} queue-empty --reason TEXT   # after a look at its own queue page"
+        ));
+    }
     for doubt in &report.doubts {
-        if doubt.name == "no-opening" {
+        if doubt.name == "untracked" {
+            steps.push(format!(
+                "lockgate attest {member} rebuilt --reason TEXT   # once a log or a return gate is configured, and the member is empty"
+            ));
+        } else if doubt.name == "no-opening" {
             steps.push(format!("lockgate attest {member} empty-start --reason TEXT"));
         } else if let Some(log) = doubt.name.strip_prefix("silent:") {
             steps.push(format!(
                 "lockgate logs import FILE --log {log}   # exported after the fence"
             ));
-        } else if doubt.name == "no-log" {
-            steps.push(format!("lockgate attest {member} queue-empty --reason TEXT"));
+        } else if doubt.name == "no-log" || doubt.name == "only-udp" {
+            // Asked for above.
         } else if doubt.may_be_waived {
             steps.push(format!("lockgate waive {member} {} --reason TEXT", doubt.name));
         }

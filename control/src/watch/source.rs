@@ -360,6 +360,7 @@ impl Intake {
         let mut import = Import::of(file, name, LINE_MAX)?;
         let log = self.log.plan.name.clone();
         let book = books.logs.entry(log.clone()).or_default();
+        let followed = book.chains.hand_in(true);
         book.chains.begin_piece(None);
         let frame = Frame { zone: self.log.zone.clone(), around };
         let kept = std::mem::replace(&mut self.clock, Clock::new(frame));
@@ -380,13 +381,16 @@ impl Intake {
                 }
             });
             match step {
-                Ok(None) => {}
+                // What is over is let go of, so that memory does not follow the length of the file.
+                Ok(None) => books.tick(setting, now),
                 Ok(Some(imported)) => break Ok(imported),
                 Err(error) => break Err(error),
             }
         };
         self.clock = kept;
-        self.begin(books, now);
+        let chains = &mut books.logs.entry(log).or_default().chains;
+        chains.hand_in(false);
+        chains.go_on(followed);
         if let Ok(imported) = &read {
             self.progress.imports.insert(hex(&imported.sha256), name.to_owned());
             self.finished(vec![LogFile {

@@ -76,8 +76,10 @@ pub struct Attestation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attested {
-    /// Nothing was in the member when lockgate came into the path, or is now: the ledger begins here.
+    /// Nothing was in the member when lockgate came into the path: the ledger begins here.
     EmptyStart,
+    /// The member was installed anew and is empty: what the ledger lists as inside is written off.
+    Rebuilt,
     /// The member's own queue page shows nothing, after the fence.
     QueueEmpty,
 }

@@ -113,6 +113,12 @@ impl Networks {
         ])
     }
 
+    /// Nobody.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Is this address among them?
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
