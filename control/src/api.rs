@@ -316,8 +316,7 @@ async fn import(
         }
     };
     let around = handed.around_unix_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
-    let path = received.path().to_owned();
-    answer(watch.import(log, path, handed.name, around).await)
+    answer(watch.import(log, received.into_temp_path(), handed.name, around).await)
 }
 
 async fn receive(body: Body, folder: &Path) -> io::Result<tempfile::NamedTempFile> {

@@ -42,14 +42,6 @@ pub enum ControlError {
     /// Its books, its logs or its key.
     #[error(transparent)]
     Watch(#[from] WatchError),
-    /// Its metrics.
-    #[error("cannot listen on {address} for metrics of control ([drain] metrics_listen): {source}")]
-    Metrics {
-        /// The address.
-        address: String,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 impl Control {
@@ -59,13 +51,17 @@ impl Control {
         // First the socket: who holds it holds the books too.
         let listener = api::bind(&config.control_socket(), api::SOCKET_MODE).await?;
         let address = own.drain.metrics_listen.clone();
-        let metrics =
-            match address.as_str() {
-                "" => None,
-                address => Some(TcpListener::bind(address).await.map_err(|source| {
-                    ControlError::Metrics { address: address.to_owned(), source }
-                })?),
-            };
+        let metrics = match address.as_str() {
+            "" => None,
+            address => match TcpListener::bind(address).await {
+                Ok(listener) => Some(listener),
+                // No reason to stop mail.
+                Err(error) => {
+                    tracing::error!(address, %error, "no metrics of control: [drain] metrics_listen");
+                    None
+                }
+            },
+        };
         api::sweep_imports(&config.data);
         let watch = Watch::start(own, config.proxy_socket())?;
         let fleet = Fleet::new(config.proxy_socket());
@@ -120,6 +116,8 @@ impl Both {
         create: CreateState,
         path: Option<&Path>,
     ) -> Result<Self, StartError> {
+        // A mistake in control's part is said before mail depends on it.
+        config::Config::of(&config, path).map_err(ControlError::from)?;
         let proxy = Proxy::start(config.clone(), create).await?;
         match Control::start(&config, path).await {
             Ok(control) => Ok(Self { proxy, control }),

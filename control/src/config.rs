@@ -9,7 +9,7 @@
 //! Not here: how a log is read (`maillog`), how a drain goes (`watch`).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -18,7 +18,7 @@ use proxy::session::Networks;
 use serde::Deserialize;
 
 use crate::drain::Setting;
-use crate::drain::correlate::{LogPlan, Role};
+use crate::drain::correlate::{Endpoint, LogPlan, Role};
 use crate::drain::ledger::{GatePlan, Limits, Plan};
 use crate::drain::verdict::LogTerms;
 use crate::maillog::feeds::{journald, listen};
@@ -86,8 +86,9 @@ pub struct Maillog {
     pub clients: Vec<IpAddr>,
     /// Addresses of the member, as the host behind it sees them; empty: that of the configuration.
     pub from: Vec<IpAddr>,
-    /// Loopback addresses to which a hand-over leaves the system; any other stays inside (a content filter).
-    pub leaves: Vec<IpAddr>,
+    /// Loopback addresses (`"127.0.0.1"`, `"127.0.0.1:10025"`) to which a hand-over leaves the system; any other stays inside
+    /// (a content filter). Our own return gates are known.
+    pub leaves: Vec<Endpoint>,
     /// Addresses and networks to which a hand-over stays inside the system although they are not on it: content filters
     /// on other hosts.
     pub inside: Option<Networks>,
@@ -129,10 +130,19 @@ const MAILBOXES: [&str; 12] = [
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {what}", path.display())]
+#[error("{place}: {what}")]
 pub struct ConfigError {
-    path: PathBuf,
+    /// The file, and the line where it is known.
+    place: String,
     what: String,
+}
+
+/// Control's part of the file, to find the line of a mistake in it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Part {
+    drain: Drain,
+    maillog: Vec<Maillog>,
 }
 
 /// One log, ready to be read.
@@ -183,6 +193,8 @@ pub struct Config {
     pub members: BTreeMap<String, Vec<String>>,
     /// Sentinel of each gate: to, from.
     pub sentinels: BTreeMap<String, (String, Option<String>)>,
+    /// Name of this host.
+    pub host: String,
     /// The data folder.
     pub data: PathBuf,
 }
@@ -193,8 +205,17 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn of(whole: &DataPlane, path: Option<&Path>) -> Result<Self, ConfigError> {
-        let path = path.unwrap_or_else(|| Path::new("the embedded configuration")).to_owned();
-        let error = |what: String| ConfigError { path: path.clone(), what };
+        let place = path.map_or_else(
+            || "the embedded configuration".to_owned(),
+            |path| path.display().to_string(),
+        );
+        let error = |what: String| ConfigError { place: place.clone(), what };
+        // Read from the text, a mistake has a line; what changed since it was read first is found below.
+        let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        if let Err(wrong) = toml::from_str::<Part>(&text) {
+            let (line, what) = proxy::config::mistake(&text, &wrong);
+            return Err(ConfigError { place: format!("{place}:{line}"), what });
+        }
         let drain: Drain = toml::Value::Table(whole.drain.clone())
             .try_into()
             .map_err(|wrong: toml::de::Error| error(format!("[drain]: {}", wrong.message())))?;
@@ -255,6 +276,7 @@ impl Config {
             terms,
             members,
             sentinels,
+            host: whole.host(),
             data: whole.data.clone(),
         }
     }
@@ -263,6 +285,9 @@ impl Config {
 fn check_drain(drain: &Drain) -> Result<(), &'static str> {
     if !(1..=86_400).contains(&drain.quiet_s) {
         return Err("quiet_s must be between 1 and 86400");
+    }
+    if !drain.metrics_listen.is_empty() && drain.metrics_listen.parse::<SocketAddr>().is_err() {
+        return Err("metrics_listen must be an address and a port, such as \"127.0.0.1:9526\"");
     }
     if drain.timeout_s <= drain.quiet_s {
         return Err("timeout_s must be more than quiet_s");
@@ -321,6 +346,15 @@ fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
     if sources.into_iter().filter(|set| *set).count() > 1 {
         return Err("only one of `file`, `journald` and `syslog` can be followed".into());
     }
+    if let Some(syslog) = &entry.syslog {
+        syslog.check().map_err(|what| format!("syslog: {what}"))?;
+        if syslog.udp.is_none() && syslog.tcp.is_none() && syslog.tls.is_none() {
+            return Err("syslog: one of `udp`, `tcp` and `tls` is needed".into());
+        }
+    }
+    if let Some(journald) = &entry.journald {
+        journald.check().map_err(|what| format!("journald: {what}"))?;
+    }
     let udp = entry.syslog.as_ref().is_some_and(|syslog| syslog.udp.is_some());
     let source = match (entry.file, entry.journald, entry.syslog) {
         (Some(path), ..) => {
@@ -335,6 +369,10 @@ fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
         Role::Server { member } if entry.clients.is_empty() => source_addresses(whole, member),
         _ => entry.clients,
     };
+    let mut leaves = entry.leaves;
+    if let Role::Server { member } = &role {
+        leaves.extend(return_gates(whole, member));
+    }
     let terms = LogTerms::default();
     let mailboxes =
         entry.mailboxes.unwrap_or_else(|| MAILBOXES.iter().map(ToString::to_string).collect());
@@ -344,7 +382,7 @@ fn log_of(entry: Maillog, whole: &DataPlane) -> Result<Log, String> {
             dialect,
             role,
             clients,
-            leaves: entry.leaves,
+            leaves,
             inside: entry.inside.unwrap_or_else(Networks::none),
             mailboxes,
             ids_of_connections: dialect == Dialect::Sems,
@@ -375,6 +413,25 @@ fn addresses_of(whole: &DataPlane, member: &str) -> Vec<IpAddr> {
     let all = whole.gates.iter().flat_map(|gate| &gate.members);
     let named = all.filter(|one| one.name == member).filter_map(|one| one.address.as_ref());
     named.filter_map(|address| address.host().parse().ok()).collect()
+}
+
+/// Where the return gates of a member listen: what is handed over there has left it.
+fn return_gates(whole: &DataPlane, member: &str) -> Vec<Endpoint> {
+    let mut found = Vec::new();
+    for gate in &whole.gates {
+        let partner = gate.returns.as_ref();
+        let partner = partner.and_then(|name| whole.gates.iter().find(|one| one.name == *name));
+        let of_member = partner.is_some_and(|one| one.members.iter().any(|one| one.name == member));
+        let (true, Some(listen)) = (of_member, gate.listen) else { continue };
+        let port = Some(listen.port());
+        if listen.ip().is_unspecified() {
+            found.push(Endpoint { address: Ipv4Addr::LOCALHOST.into(), port });
+            found.push(Endpoint { address: Ipv6Addr::LOCALHOST.into(), port });
+        } else {
+            found.push(Endpoint { address: listen.ip(), port });
+        }
+    }
+    found
 }
 
 /// Our source addresses towards a member; empty when one of its gates leaves it to the system.

@@ -1,4 +1,4 @@
-//! The control plane: orders gates, shows where the mail is, and tells the demo.
+//! The control plane: orders gates, proves that a server is empty, shows where the mail is, and tells the demo.
 //!
 //! Code map, in reading order:
 //!
@@ -9,7 +9,13 @@
 //! | [`render`] | the same answer as table, plain text or JSON |
 //! | [`api`] | the HTTP API on `lockgate.sock`, for people and scripts |
 //! | [`fleet`] | the proxies, each behind its `proxy.sock` |
+//! | [`config`] | `[drain]` and `[[maillog]]` |
+//! | [`check`] | what of them must be right before a drain depends on it |
 //! | [`maillog`] | what lines of mail logs say, free of dialect |
+//! | [`drain`] | is anything left inside a server: ledger, correlation, verdict, certificate; pure |
+//! | [`watch`] | the task that reads journal and logs, and leads drains |
+//! | [`store`] | what control keeps on disk |
+//! | [`moment`] | milliseconds of our clock |
 //! | [`app`] | starts and stops the parts of a process |
 //! | [`logging`] | where log lines go |
 //! | [`demo`] | an MTA, an encryption-server stand-in, and the story told with them |
@@ -20,6 +26,7 @@
 
 pub mod api;
 pub mod app;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;

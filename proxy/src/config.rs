@@ -495,6 +495,15 @@ impl Gate {
         if self.bounce == Bounce::Auto && self.dsn_next_hop.is_none() {
             return Err("`bounce = \"auto\"` needs a `dsn_next_hop` to give reports to".into());
         }
+        for (key, address) in
+            [("sentinel_to", &self.sentinel_to), ("sentinel_from", &self.sentinel_from)]
+        {
+            if let Some(address) = address.as_ref().filter(|address| !address.is_empty())
+                && let Err(error) = smtp::Mailbox::parse(address)
+            {
+                return Err(format!("`{key}` is {address:?}: {error}"));
+            }
+        }
         if self.dedupe && self.returns.is_some() {
             return Err(
                 "`dedupe` is for forward gates: no log speaks of what a return gate gives".into()
@@ -513,6 +522,12 @@ impl Gate {
         }
         self.tls.check()
     }
+}
+
+/// The line of a mistake, from 1, and what is wrong with it.
+#[must_use]
+pub fn mistake(text: &str, error: &toml::de::Error) -> (usize, String) {
+    (line_of(text, error.span().map_or(0, |span| span.start)), in_line(text, error))
 }
 
 /// What is wrong, with the line that it is wrong in: the message alone names no key.

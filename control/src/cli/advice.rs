@@ -15,6 +15,7 @@ use proxy::api::{
 
 use super::{Global, quoted};
 use crate::render::{clean, word};
+use crate::watch::wire::DRAIN_HOLDER;
 
 /// Name of the brake file in the data folder.
 const BRAKE_FILE: &str = "hold";
@@ -58,6 +59,12 @@ impl Advice<'_> {
         let own = order.holder == *self.caller;
         let by_force = |why: &str| self.verb(&format!("orders end {id} --force --reason …"), why);
         let asked = format!("when {} {} agrees", word(&order.holder.kind), order.holder.name);
+        // The orders of a drain end with it.
+        if order.holder.name.ends_with(DRAIN_HOLDER) {
+            let target = order.member.as_deref().unwrap_or(gate);
+            let end = self.verb(&format!("drain {target} --end"), "when the drain has served");
+            return vec![self.verb(&format!("drain {target} --status"), "where it stands"), end];
+        }
         match (order.effect, order.holder.kind) {
             (_, HolderKind::Backlog) => Vec::new(),
             (_, HolderKind::Brake) => {

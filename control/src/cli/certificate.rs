@@ -3,7 +3,7 @@
 //! Not here: what a certificate says (`crate::drain::certificate`).
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Desk, Exit};
 use crate::client::{DEADLINE, fill};
-use crate::drain::certificate::{Body, Certificate, LogFile, hex};
+use crate::drain::certificate::{Body, Certificate, LogFact, LogFile, hex};
 use crate::maillog::files::chain;
 use crate::render::{Out, Table, clean};
 use crate::watch::wire::{CertificateLine, path};
@@ -88,6 +88,8 @@ struct Checked {
     issued: String,
     grade: String,
     key: String,
+    /// It is the one that was asked for.
+    key_compared: bool,
     findings: Vec<String>,
 }
 
@@ -108,6 +110,7 @@ pub(super) fn verify(verify: &Verify, out: &mut Out) -> anyhow::Result<Exit> {
                 issued: String::new(),
                 grade: String::new(),
                 key: certificate.key,
+                key_compared: false,
                 findings,
             };
             out.document(&checked, shown)?;
@@ -133,6 +136,10 @@ pub(super) fn verify(verify: &Verify, out: &mut Out) -> anyhow::Result<Exit> {
             }
         }
     }
+    for (log, missing) in unseen_sentinels(&body, &verify.logs, &checked)? {
+        holds = false;
+        findings.push(format!("the files of log {log} do not show the sentinel {missing}"));
+    }
     for named in body.logs.iter().flat_map(|log| &log.files) {
         if !checked.contains(&named) {
             findings.push(format!("{} was not checked again (--logs)", named.path));
@@ -148,10 +155,41 @@ pub(super) fn verify(verify: &Verify, out: &mut Out) -> anyhow::Result<Exit> {
         issued: body.issued.to_string(),
         grade: body.grade_text,
         key: certificate.key,
+        key_compared: verify.key.is_some(),
         findings,
     };
     out.document(&checked, shown)?;
     Ok(Exit::yes_if(holds))
+}
+
+/// Sentinels that a log must show, since the verdict took it for alive by them, and that none of its files does. Only of logs
+/// of which every file is at hand.
+fn unseen_sentinels(
+    body: &Body,
+    files: &[PathBuf],
+    checked: &[&LogFile],
+) -> anyhow::Result<Vec<(String, String)>> {
+    let mut missing = Vec::new();
+    let fenced = body.fences.iter().map(|fence| fence.quiet).max();
+    let by_sentinel = |log: &&LogFact| {
+        let alive = log.shown_until.is_some() && log.shown_until > fenced;
+        let all = log.files.iter().all(|file| checked.contains(&file));
+        log.role == "server" && alive && all && !log.files.is_empty()
+    };
+    for log in body.logs.iter().filter(by_sentinel) {
+        let mut ids: Vec<&str> = body.sentinels.iter().map(|one| one.message_id.as_str()).collect();
+        for file in files {
+            for line in BufReader::new(open(file)?).split(b'\n') {
+                let line = line?;
+                ids.retain(|id| memchr::memmem::find(&line, id.as_bytes()).is_none());
+            }
+        }
+        // One of them is enough: logs need not name Message-IDs of every gate.
+        if !body.sentinels.is_empty() && ids.len() == body.sentinels.len() {
+            missing.push((log.log.clone(), ids.join(", ")));
+        }
+    }
+    Ok(missing)
 }
 
 /// The file that the certificate names and that this one is, octet for octet.
@@ -194,6 +232,12 @@ fn shown(checked: &Checked) -> String {
         lines.push(format!("certificate {} does not hold", checked.number));
     }
     lines.push(format!("  signed with key {}", checked.key));
+    if checked.holds && !checked.key_compared {
+        lines.push(
+            "  whose key that is was not asked: compare it with `certificate list` (--key)"
+                .to_owned(),
+        );
+    }
     lines.extend(checked.findings.iter().map(|finding| format!("  {}", clean(finding))));
     lines.join("\n")
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Desk, Exit, duration, holder, reason};
 use crate::client::DEADLINE;
+use crate::drain::correlate::Kind;
 use crate::drain::item::Column;
 use crate::moment::Moment;
 use crate::render::{Format, Out, Table, clean, counted, seconds};
@@ -59,6 +60,9 @@ pub struct Attest {
     /// How you know
     #[arg(long, value_parser = reason)]
     reason: String,
+    /// Id of a message that was deleted, as the drain shows it; may be given several times
+    #[arg(long = "id", value_name = "ID")]
+    ids: Vec<String>,
     /// Your name [default: that of the user]
     #[arg(long)]
     by: Option<String>,
@@ -71,6 +75,10 @@ enum What {
     EmptyStart,
     /// The server's own queue page shows nothing, after the fence
     QueueEmpty,
+    /// The messages of `--id` were deleted in the server
+    Deleted,
+    /// The server was installed anew and is empty: what is listed as inside is written off
+    Rebuilt,
 }
 
 /// `waive …`
@@ -96,12 +104,16 @@ pub(super) async fn run(desk: &Desk, drain: Drain, out: &mut Out) -> anyhow::Res
             let end = DrainEnd { target, holder: holder() };
             reports.push(desk.client.post(path::DRAIN_END, &end, DEADLINE).await?);
         }
-        show(&reports, out)?;
+        show(desk, &reports, out)?;
         return Ok(Exit::Yes);
     }
+    anyhow::ensure!(
+        !drain.wait || !drain.targets.is_empty(),
+        "name the member or gate to wait for"
+    );
     if drain.status || drain.targets.is_empty() {
         let reports = asked(desk, &drain.targets).await?;
-        show(&reports, out)?;
+        show(desk, &reports, out)?;
         return Ok(exit(&reports));
     }
     let whole =
@@ -117,7 +129,7 @@ pub(super) async fn run(desk: &Desk, drain: Drain, out: &mut Out) -> anyhow::Res
     if drain.wait {
         reports = wait(desk, &drain.targets, drain.timeout, out).await?;
     }
-    show(&reports, out)?;
+    show(desk, &reports, out)?;
     Ok(exit(&reports))
 }
 
@@ -150,18 +162,34 @@ async fn wait(
     if out.format() == Format::Json {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} settled  {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} settled  {wide_msg}") {
         bar.set_style(style);
     }
     let began = Instant::now();
+    let mut told: Vec<String> = Vec::new();
     loop {
-        let reports = asked(desk, targets).await?;
+        let reports = tokio::select! {
+            reports = asked(desk, targets) => reports?,
+            _ = tokio::signal::ctrl_c() => {
+                bar.finish_and_clear();
+                out.warn("not waited for any more; the drain goes on, and its orders stand")?;
+                return asked(desk, targets).await;
+            }
+        };
         let at_mark: u64 = reports.iter().filter_map(|report| report.items_at_mark).sum();
         let inside: u64 = reports.iter().map(|report| report.items_total).sum();
         let settled = at_mark.saturating_sub(inside);
         bar.set_length(at_mark.max(inside));
         bar.set_position(settled);
         bar.set_message(stand(&reports, settled, inside, began.elapsed()));
+        // What keeps it from the verdict is said when it changes, also where there is no terminal.
+        let now: Vec<String> = reports.iter().flat_map(|report| waits_for(desk, report)).collect();
+        if out.format() != Format::Json && now != told {
+            for line in now.iter().filter(|line| !told.contains(line)) {
+                if bar.is_hidden() { out.warn(line)? } else { bar.println(line) }
+            }
+            told = now;
+        }
         let over = reports.iter().all(|report| report.phase.is_over());
         let late = timeout.is_some_and(|timeout| began.elapsed() > timeout + GRACE);
         if over || late {
@@ -170,6 +198,17 @@ async fn wait(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// What a drain waits for that does not come by itself.
+fn waits_for(desk: &Desk, report: &DrainReport) -> Vec<String> {
+    let mut lines = vec![format!("{}: {}", report.member, phase(report.phase))];
+    if report.phase == Phase::Watching {
+        let doubts = report.doubts.iter().filter(|doubt| !doubt.passes);
+        lines.extend(doubts.map(|doubt| format!("  doubt {}: {}", doubt.name, clean(&doubt.text))));
+        lines.extend(next(desk, report));
+    }
+    lines
 }
 
 /// Phase, oldest item, and how long it may take at this rate.
@@ -203,7 +242,7 @@ fn exit(reports: &[DrainReport]) -> Exit {
     let left = |report: &DrainReport| report.phase.is_over() && !report.items.is_empty();
     if said(Said::Pending) || reports.iter().any(left) {
         Exit::No
-    } else if !reports.is_empty() && reports.iter().all(|one| one.phase == Phase::Drained) {
+    } else if !reports.is_empty() && reports.iter().all(|one| one.said == Some(Said::Drained)) {
         Exit::Yes
     } else {
         Exit::Inconclusive
@@ -221,17 +260,17 @@ const fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn show(reports: &[DrainReport], out: &mut Out) -> anyhow::Result<()> {
+fn show(desk: &Desk, reports: &[DrainReport], out: &mut Out) -> anyhow::Result<()> {
     if reports.is_empty() && out.format() != Format::Json {
         out.say("no drain is known; begin one with `lockgate drain MEMBER`")?;
     }
     for report in reports {
-        out.document(report, text)?;
+        out.document(report, |report| text(desk, report))?;
     }
     Ok(())
 }
 
-fn text(report: &DrainReport) -> String {
+fn text(desk: &Desk, report: &DrainReport) -> String {
     let what = match &report.only_gate {
         Some(gate) => format!("{} (gate {gate} only, no certificate)", report.member),
         None => report.member.clone(),
@@ -261,11 +300,14 @@ fn text(report: &DrainReport) -> String {
         lines.push(format!("  {gate}: {} handed over = {}", sums.handed, columns.join(" + ")));
     }
     if !report.items.is_empty() {
-        let mut table = Table::new(&["ID", "GATE", "TO", ">AGE", "STATE", "LAST SEEN"]);
+        let mut table =
+            Table::new(&["ID", "GATE", "ITS QUEUE ID", "FROM", "TO", ">AGE", "STATE", "LAST SEEN"]);
         for item in &report.items {
             table.row([
                 item.id.as_str(),
                 &item.gate,
+                &clean(item.server_id.as_deref().unwrap_or("-")),
+                &clean(&item.from),
                 &clean(&item.to),
                 &age(item.offered),
                 &item.state,
@@ -280,8 +322,13 @@ fn text(report: &DrainReport) -> String {
     }
     for stranger in &report.strangers {
         let client = stranger.client.map_or_else(|| "itself".into(), |client| client.to_string());
+        let what = match stranger.kind {
+            Kind::Own => "made by the server itself",
+            Kind::Past => "came past lockgate",
+            Kind::Copy => "a copy or part of mail that is settled",
+        };
         lines.push(clean(&format!(
-            "  inside, not from lockgate: {} from {client}, Message-ID {}: {}",
+            "  inside, {what}: {} from {client}, Message-ID {}: {}",
             stranger.id,
             stranger.message_id.as_deref().unwrap_or("none"),
             stranger.last
@@ -291,19 +338,28 @@ fn text(report: &DrainReport) -> String {
         let kind = if doubt.passes { "waits" } else { "doubt" };
         lines.push(format!("  {kind} {}: {}", doubt.name, clean(&doubt.text)));
     }
-    for step in &report.next_steps {
-        lines.push(format!("  next: {step}"));
-    }
+    lines.extend(next(desk, report));
     lines.join("\n")
+}
+
+/// What to type next, as the caller types.
+fn next<'a>(desk: &'a Desk, report: &'a DrainReport) -> impl Iterator<Item = String> + 'a {
+    report.next_steps.iter().map(|step| {
+        let typed = step.strip_prefix("lockgate ").map(|verb| desk.command(verb));
+        format!("  next: {}", typed.as_ref().unwrap_or(step))
+    })
 }
 
 pub(super) async fn attest(desk: &Desk, attest: Attest, out: &mut Out) -> anyhow::Result<Exit> {
     let what = match attest.what {
         What::EmptyStart => Attested::EmptyStart,
         What::QueueEmpty => Attested::QueueEmpty,
+        What::Deleted => Attested::Deleted,
+        What::Rebuilt => Attested::Rebuilt,
     };
-    let by = attest.by.unwrap_or_else(|| holder().name);
-    let word = Attestation { member: attest.member, what, by, reason: attest.reason };
+    let by = attest.by.clone().unwrap_or_else(|| holder().name);
+    let Attest { member, reason, ids, .. } = attest;
+    let word = Attestation { member, what, by, reason, ids };
     let (): () = desk.client.post(path::ATTEST, &word, DEADLINE).await?;
     out.document(&word, |word| format!("{} answers for {}", word.by, word.member))?;
     Ok(Exit::Yes)

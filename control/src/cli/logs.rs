@@ -93,9 +93,6 @@ async fn hand_in(desk: &Desk, import: Import, out: &mut Out) -> anyhow::Result<E
 }
 
 fn imported(report: &ImportReport) -> String {
-    if report.known {
-        return format!("{}: handed in before, nothing to read", clean(&report.name));
-    }
     let mut lines = vec![format!(
         "{}: {} lines, {}, {} not understood",
         clean(&report.name),
@@ -103,6 +100,10 @@ fn imported(report: &ImportReport) -> String {
         octets(report.octets),
         report.unparsed
     )];
+    if report.known {
+        lines
+            .push("  it was handed in before: read again, and nothing is counted twice".to_owned());
+    }
     if let (Some(from), Some(to)) = (&report.from, &report.to) {
         lines.push(format!("  the log is known from {from} to {to}"));
     }
@@ -110,6 +111,17 @@ fn imported(report: &ImportReport) -> String {
         lines.extend(report.samples.iter().map(|sample| format!("  ? {}", clean(sample))));
     }
     lines.join("\n")
+}
+
+/// How far the clock of a log is from ours; a whole half hour and more is a wrong zone.
+fn clock(low: i64, high: i64) -> String {
+    const HALF_HOUR_MS: i64 = 1_800_000;
+    if low.abs().min(high.abs()) < HALF_HOUR_MS / 2 {
+        return format!("  its clock is {low} to {high} ms ahead of ours");
+    }
+    #[allow(clippy::cast_precision_loss, reason = "hours for people")]
+    let hours = (low + high) as f64 / 7_200_000.0;
+    format!("  its clock is {hours:.1} hours ahead of ours: is its `zone` right?")
 }
 
 fn text(log: &LogReport) -> String {
@@ -129,7 +141,7 @@ fn text(log: &LogReport) -> String {
         lines.push(format!("  cannot be read: {}", clean(error)));
     }
     if let Some((low, high)) = log.skew_ms {
-        lines.push(format!("  its clock is {low} to {high} ms ahead of ours"));
+        lines.push(clock(low, high));
     }
     if log.bypasses > 0 {
         lines.push(format!("  {} messages reached the server past lockgate", log.bypasses));

@@ -152,7 +152,9 @@ struct Line {
 pub(super) async fn check(global: &Global, out: &mut Out) -> anyhow::Result<Exit> {
     let config = global.configuration()?;
     let mut good = true;
-    for finding in check::run(&config).await {
+    let mut findings = check::run(&config).await;
+    findings.extend(crate::check::run(&config, global.config.as_deref()));
+    for finding in findings {
         let level = match finding.level {
             Level::Ok => "ok",
             Level::Warning => "warning",

@@ -9,12 +9,13 @@
 //!
 //! Not here: whether a member is drained (`verdict`), where certificates are kept (`store`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ledger::Sums;
 use super::verdict::{Grade, Opening, Proof, Sentinel, Word};
@@ -85,6 +86,8 @@ pub struct Body {
     pub version: u32,
     /// Version of the program.
     pub program: String,
+    /// Name of the host that issued it.
+    pub issuer: String,
     /// The member that is empty.
     pub member: String,
     /// Its gates.
@@ -124,6 +127,8 @@ pub struct Body {
 /// What is known beside the proof.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
+    /// Name of this host.
+    pub issuer: String,
     /// The member.
     pub member: String,
     /// Its gates.
@@ -160,6 +165,66 @@ pub struct Certificate {
     pub key: String,
     /// Ed25519 over the canonical body, in hexadecimal.
     pub signature: String,
+}
+
+/// Any JSON in which each member stands once.
+#[derive(Clone, Copy)]
+struct Once;
+
+impl<'de> DeserializeSeed<'de> for Once {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Once {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some(name) = members.next_key::<String>()? {
+            members.next_value_seed(self)?;
+            if let Some(name) = seen.replace(name) {
+                return Err(A::Error::custom(format!("{name:?} stands there twice")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a document is no certificate.
@@ -228,6 +293,7 @@ impl Signer {
         circumstances: Circumstances,
     ) -> Result<Certificate, CertificateError> {
         let Circumstances {
+            issuer,
             member,
             gates,
             issued,
@@ -244,6 +310,7 @@ impl Signer {
         let body = Body {
             version: VERSION,
             program: format!("lockgate {}", env!("CARGO_PKG_VERSION")),
+            issuer,
             member,
             gates,
             issued,
@@ -276,6 +343,10 @@ impl Certificate {
     /// # Errors
     /// When it has another form.
     pub fn parse(text: &str) -> Result<Self, CertificateError> {
+        let form = |error: serde_json::Error| CertificateError::Form(error.to_string());
+        // Of a member that stands there twice people might read the one, and programs the other.
+        let mut members = serde_json::Deserializer::from_str(text);
+        Once.deserialize(&mut members).map_err(form)?;
         serde_json::from_str(text).map_err(|error| CertificateError::Form(error.to_string()))
     }
 
@@ -410,6 +481,7 @@ mod tests {
     fn circumstances() -> Circumstances {
         let word = Word { by: "M. Muster".into(), reason: "fresh install".into(), at: Moment(1) };
         Circumstances {
+            issuer: "gate.example.org".into(),
             marked_logs: BTreeMap::new(),
             member: "sems1".into(),
             gates: vec!["outbound".into()],
@@ -445,6 +517,15 @@ mod tests {
             waivers: BTreeMap::new(),
             own: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_makes_no_certificate() {
+        let once = r#"{"body": {"a": [1, null, {"b": "x"}]}, "key": "", "signature": ""}"#;
+        assert!(Certificate::parse(once).is_ok());
+        let twice = once.replace(r#""b": "x""#, r#""b": "y", "b": "x""#);
+        let error = Certificate::parse(&twice).unwrap_err().to_string();
+        assert!(error.contains("\"b\" stands there twice"), "{error}");
     }
 
     #[test]

@@ -16,12 +16,14 @@
 //! Not here: how lines look (`maillog`), whether a log is complete (`maillog::coverage`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use proxy::session::Networks;
 use serde::{Deserialize, Serialize};
 
-use super::item::{Column, Evidence, Item, Key, Offer, OfferKey, Place, Sight, bare, same_address};
+use super::item::{
+    Column, End, Evidence, Item, Key, Offer, OfferKey, Place, Sight, bare, same_address,
+};
 use super::ledger::{Arrival, Ledger, Limits, Plan, fingerprint, only_with};
 use super::skew::Skew;
 use crate::maillog::{Dialect, Disposition, Event, Recipient, Stamp, What};
@@ -85,6 +87,35 @@ pub enum Role {
     },
 }
 
+/// An address, and a port where only that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Endpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The port; none: every one.
+    pub port: Option<u16>,
+}
+
+/// Neither an address nor an address and a port.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no address, such as \"127.0.0.1\" or \"127.0.0.1:10025\"")]
+pub struct EndpointError(String);
+
+impl TryFrom<String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self { address, port: None });
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(at) => Ok(Self { address: at.ip(), port: Some(at.port()) }),
+            Err(_) => Err(EndpointError(text)),
+        }
+    }
+}
+
 /// What is known of a log beforehand.
 #[derive(Clone, Debug)]
 pub struct LogPlan {
@@ -96,8 +127,8 @@ pub struct LogPlan {
     pub role: Role,
     /// Our addresses, as the server sees them; empty: not known, and any client may be us.
     pub clients: Vec<IpAddr>,
-    /// Hosts to which a hand-over leaves the server although they are on it (a loopback address).
-    pub leaves: Vec<IpAddr>,
+    /// Where a hand-over leaves the server although it is on it (a loopback address).
+    pub leaves: Vec<Endpoint>,
     /// Hosts to which a hand-over stays inside although they are not on it (a content filter).
     pub inside: Networks,
     /// Names of mailbox transports (`local`, `lmtp`): a delivery through them is an end. Through any other program
@@ -119,6 +150,22 @@ impl LogPlan {
             // These when it was taken; that may last as long as a client has to wait (RFC 5321 §4.5.3.2.6).
             _ => 660_000,
         }
+    }
+
+    /// Does it name messages as the replies to the end of mail data do?
+    const fn says_same_ids(&self) -> bool {
+        matches!(
+            self.dialect,
+            Dialect::Postfix | Dialect::Exim | Dialect::Sendmail | Dialect::Opensmtpd
+        )
+    }
+
+    /// May this queue id be that of the offer? A server that names its queue id in its reply writes the same one in its log:
+    /// under another it is another message, or the log of another host. Before the reply is known, nobody can tell.
+    fn may_be(&self, id: &str, offer: &Offer) -> bool {
+        let same = self.says_same_ids();
+        let told = offer.server_id.as_deref().is_none_or(|known| known == id);
+        !same || told && !matches!(offer.end, End::Open)
     }
 
     /// Does it say that a message has left the queue?
@@ -250,9 +297,23 @@ impl Chain {
     }
 }
 
-/// A message in the server's log that is not ours.
+/// What a message in the server is that is no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The server made it itself, or its beginning was not seen.
+    Own,
+    /// It came past us.
+    Past,
+    /// A copy or a part of a message of ours that is settled.
+    Copy,
+}
+
+/// A message in the server's log that is no item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreign {
+    /// What it is.
+    pub kind: Kind,
     /// Its id there.
     pub id: String,
     /// Where its first line stands.
@@ -590,7 +651,9 @@ impl Chains {
                 })
             };
             let message_id = chain.message_id.as_deref();
-            let recalled = desk.ledger.recall(member, queue_id(name), message_id, allowed)?;
+            let same_ids = desk.log.says_same_ids();
+            let id = queue_id(name);
+            let recalled = desk.ledger.recall(member, id, message_id, same_ids, allowed)?;
             more = recalled.taken_before;
             shown = Some(recalled.at);
             Some((Bound::Past, Whose::Arrival))
@@ -885,7 +948,7 @@ impl Chains {
             let by_ident = |offer: &Offer| offer.told_ident && self.shows_idents;
             let known = ledger.of_message(message_id).filter(of_member);
             let known = known.filter(|(key, offer)| {
-                let free = !self.is_mine(key);
+                let free = !self.is_mine(key) && desk.log.may_be(id, offer);
                 !by_ident(offer) && free && offer.items.iter().any(Item::may_come_out)
             });
             // Of several messages with one Message-ID the recipient tells which; one that was let go may be meant too.
@@ -904,8 +967,9 @@ impl Chains {
             && !ledger.remembers_envelope(from, to)
         {
             let alike = ledger.of_envelope(from, to).filter(of_member);
-            let alike =
-                alike.filter(|(key, offer)| !self.is_mine(key) && offer.may_have_size(chain.size));
+            let alike = alike.filter(|(key, offer)| {
+                !self.is_mine(key) && desk.log.may_be(id, offer) && offer.may_have_size(chain.size)
+            });
             if let Some(key) = only_with(alike, to) {
                 return Some((Bound::Offer(key, Key::Envelope), Whose::Arrival));
             }
@@ -1056,7 +1120,10 @@ impl Chains {
         match recipient.relay {
             Some(relay) => {
                 let inside = relay.is_loopback() || desk.log.inside.contains(relay);
-                inside && !desk.log.leaves.contains(&relay)
+                let leaves = |one: &Endpoint| {
+                    one.address == relay && (one.port.is_none() || one.port == recipient.relay_port)
+                };
+                inside && !desk.log.leaves.iter().any(leaves)
             }
             // To a program: what is not known as a mailbox may bring it back.
             None => recipient.through.is_some_and(|through| {
@@ -1368,6 +1435,11 @@ fn identity(name: &str, chain: &Chain) -> Option<u64> {
 fn foreign(name: &str, chain: &Chain) -> Foreign {
     let last = chain.recipients.iter().max_by_key(|(_, told)| told.at);
     Foreign {
+        kind: match chain.bound {
+            Bound::Own => Kind::Own,
+            Bound::Offer(..) | Bound::Past => Kind::Copy,
+            Bound::No | Bound::Bypass => Kind::Past,
+        },
         id: name.to_owned(),
         place: chain.place.clone(),
         client: chain.client,

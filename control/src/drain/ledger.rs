@@ -543,12 +543,14 @@ impl Ledger {
 
     /// Was an offer settled and let go, before any log showed it, that the member answered with this queue id and that had
     /// this Message-ID, or that had this Message-ID alone, at a moment that is `allowed`? It is found once: the next
-    /// message of that name is another.
+    /// message of that name is another. `same_ids`: the log names messages as the replies do, so that one whose reply named an
+    /// id is not found by its Message-ID alone.
     pub(super) fn recall(
         &mut self,
         member: &str,
         server_id: &str,
         message_id: Option<&str>,
+        same_ids: bool,
         allowed: impl Fn(Moment) -> bool,
     ) -> Option<Recalled> {
         let reply = ["reply", member, server_id, message_id.unwrap_or_default()];
@@ -557,7 +559,14 @@ impl Ledger {
             let both = message.is_none_or(|print| self.remembered.take(&print, &allowed).is_some());
             return Some(Recalled { at, taken_before: !both });
         }
-        let at = self.remembered.take(&message?, &allowed)?;
+        let at = if same_ids {
+            let unnamed = ["unnamed", member, message_id?];
+            let at = self.remembered.take(&unnamed, &allowed)?;
+            self.remembered.take(&message?, &allowed);
+            at
+        } else {
+            self.remembered.take(&message?, &allowed)?
+        };
         Some(Recalled { at, taken_before: false })
     }
 
@@ -676,6 +685,9 @@ impl Ledger {
             }
             if let Some(id) = &offer.message_id {
                 prints.put(&["message", &offer.member, id], key.at);
+                if offer.server_id.is_none() {
+                    prints.put(&["unnamed", &offer.member, id], key.at);
+                }
             }
         }
         // What was never taken cannot come out: its keys are free for the next try.
@@ -731,10 +743,18 @@ impl Ledger {
         self.untracked.get(member).copied()
     }
 
-    /// A person says that what was inside this member then is gone: it was installed anew. Returns how many items that were.
-    pub fn write_off(&mut self, member: &str, by: &str, now: Moment) -> u64 {
+    /// A person says that what is inside this member, and is `wanted` by its id, is gone: it was deleted, or the member installed
+    /// anew. Returns how many items that were.
+    pub fn write_off(
+        &mut self,
+        member: &str,
+        by: &str,
+        now: Moment,
+        wanted: impl Fn(&str) -> bool,
+    ) -> u64 {
         let mut count = 0;
-        let inside: Vec<OfferKey> = self.inside(member).map(|(key, ..)| key.clone()).collect();
+        let keys = self.inside(member).map(|(key, ..)| key.clone());
+        let inside: Vec<OfferKey> = keys.filter(|key| wanted(&key.id)).collect();
         for key in inside {
             // What is being handed over now is handed to the new one.
             let Some(offer) = self.offers.get_mut(&key).filter(|one| one.end != End::Open) else {

@@ -903,6 +903,47 @@ fn a_log_that_comes_by_udp_shows_and_settles_nothing() {
     assert_eq!(stage.books.what_became_of("0B"), None);
 }
 
+/// The likeliest mistake with a file that is handed in.
+#[test]
+fn the_log_of_the_next_host_is_not_taken_for_that_of_the_server() {
+    for late in [false, true] {
+        let mut stage = Stage::new();
+        let silent = Mail { ident: false, ..mail("0A", &TO, "1@x", 0) };
+        stage.taken(&silent, "4A100FF");
+        if late {
+            stage.returned(&silent, Some("0A"), "relayed", 500);
+            stage.tick(100_000);
+            assert_eq!(stage.books.ledger.offers().count(), 0);
+        }
+        let lines = accepted(1, "5B100FF", "-", "1@x");
+        stage.log(&lines.replace(", orig_queue_id=-, orig_client=x[192.0.2.1]", ""), 120_000);
+        stage.log(&sent(2, "5B100FF", TO[0]), 120_000);
+        stage.tick(200_000);
+        let chains = &stage.books.logs["sems1"].chains;
+        assert_eq!(chains.shown_until, None, "late: {late}");
+        assert_eq!(chains.bypasses_since(Moment(START), &stage.setting.limits), 1);
+        assert_eq!(stage.inside().is_empty(), late);
+    }
+}
+
+#[test]
+fn what_goes_to_a_return_gate_on_loopback_has_left() {
+    for (leaves, fate) in [
+        ("127.0.0.1:2527", Some((Column::Delivered, Key::Ident))),
+        ("127.0.0.1", Some((Column::Delivered, Key::Ident))),
+        ("127.0.0.1:10024", None),
+    ] {
+        let mut stage = Stage::new();
+        stage.setting.logs[0].leaves = vec![leaves.to_owned().try_into().unwrap()];
+        stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
+        stage.log(&accepted(0, "4A100FF", "0A", "1@x"), 100);
+        let line =
+            sent(1, "4A100FF", TO[0]).replace("mta[192.0.2.20]:25", "127.0.0.1[127.0.0.1]:2527");
+        stage.log(&line, 1000);
+        assert_eq!(stage.fate("0A", TO[0]), fate, "{leaves}");
+    }
+}
+
 #[test]
 fn mail_of_a_gate_that_lost_its_name_is_not_forgotten() {
     let mut stage = Stage::new();
@@ -1046,7 +1087,7 @@ fn what_was_inside_a_server_that_was_installed_anew_is_written_off_by_name() {
     let mut stage = Stage::new();
     stage.taken(&mail("0A", &TO, "1@x", 0), "4A100FF");
     stage.offered(&mail("0B", &TO, "2@x", 10));
-    let count = stage.books.ledger.write_off("sems1", "op: rebuilt", Moment(START + 100));
+    let count = stage.books.ledger.write_off("sems1", "op: rebuilt", Moment(START + 100), |_| true);
     assert_eq!(count, 1, "what is being handed over is not");
     assert_eq!(stage.fate("0A", TO[0]), Some((Column::Deleted, Key::Word)));
     assert!(stage.sums_balance());

@@ -366,6 +366,10 @@ impl fmt::Display for Doubt {
             Self::Missing { log, notices, lines, why } => {
                 write!(f, "log {log} has holes: {notices} notices, {lines} lines or more ({why})")
             }
+            Self::Unparsed { log, unparsed, of, .. } if unparsed.saturating_mul(2) > *of => write!(
+                f,
+                "log {log}: {unparsed} of {of} lines were not understood: is its `dialect` right?"
+            ),
             Self::Unparsed { log, unparsed, of, .. } => {
                 write!(f, "log {log}: {unparsed} of {of} lines were not understood")
             }

@@ -189,6 +189,13 @@ impl Coverage {
             && !self.strange.iter().any(|at| within(*at))
     }
 
+    /// At most so many samples, those that were read last.
+    #[must_use]
+    pub fn last_samples(&self, most: usize) -> Vec<String> {
+        let skip = self.samples.len().saturating_sub(most.min(SAMPLES_MAX / 2));
+        self.samples.iter().skip(skip).cloned().collect()
+    }
+
     /// Samples of lines that were not understood: the first and the last.
     pub fn samples(&self) -> impl Iterator<Item = &str> {
         self.samples.iter().map(String::as_str)

@@ -395,6 +395,7 @@ impl Compiled {
                 message_id,
                 disposition,
                 relay: relay.and_then(address),
+                relay_port: None,
                 relay_name: relay.and_then(|relay| relay.split('[').next()),
                 through: None,
                 text,

@@ -292,6 +292,7 @@ impl<'a> Row<'a> {
                 message_id: self.some(Column::MessageId).map(bare),
                 disposition,
                 relay: self.value(Column::ServerIp).filter(|_| relayed).and_then(ip),
+                relay_port: None,
                 relay_name: self.some(Column::ServerHostname).filter(|_| relayed),
                 through: None,
                 text: statuses.next().unwrap_or_default(),

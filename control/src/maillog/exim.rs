@@ -226,6 +226,7 @@ fn addressed(text: &str) -> Option<Addressed<'_>> {
 #[derive(Default)]
 struct Keys<'a> {
     relay: Option<IpAddr>,
+    relay_port: Option<u16>,
     relay_name: Option<&'a str>,
     transport: Option<&'a str>,
     confirmation: Option<&'a str>,
@@ -252,6 +253,7 @@ fn keys(text: &str) -> Keys<'_> {
     }
     let host = named.and_then(|host| host.strip_prefix("H=")).unwrap_or_default();
     keys.relay = bracketed_ip(host);
+    keys.relay_port = host.rsplit_once("]:").and_then(|(_, port)| port.parse().ok());
     keys.relay_name = host.split([' ', '[']).next().filter(|name| !name.is_empty());
     keys
 }
@@ -269,6 +271,7 @@ fn outcome<'a>(
         message_id: None,
         disposition,
         relay: keys.relay,
+        relay_port: keys.relay_port,
         relay_name: keys.relay_name,
         through: keys.transport.filter(|_| keys.relay.is_none() && keys.relay_name.is_none()),
         text,

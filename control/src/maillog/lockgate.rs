@@ -227,6 +227,7 @@ fn tell(message: &Message<'_>, row: &Row<'_>, each: &mut impl FnMut(Line<'_>)) -
             message_id,
             disposition,
             relay: None,
+            relay_port: None,
             relay_name: Some(&*row.member).filter(|member| *member != "-"),
             through: None,
             text: &row.reply,

@@ -227,6 +227,8 @@ pub struct Recipient<'a> {
     pub disposition: Disposition,
     /// The next host's address.
     pub relay: Option<IpAddr>,
+    /// Its port, where the line tells it.
+    pub relay_port: Option<u16>,
     /// The next host's name, as written.
     pub relay_name: Option<&'a str>,
     /// The transport, mailer or program, where one is named that is no host.

@@ -218,6 +218,7 @@ fn delivery<'a>(id: QueueId<'a>, body: &'a str, service: &'a str) -> Option<Says
         message_id: None,
         disposition,
         relay: host.address,
+        relay_port: host.port,
         relay_name: (relay != "none").then_some(host.name),
         through: match service {
             "lmtp" => Some(service),
@@ -277,6 +278,7 @@ fn says_discarded(text: &str) -> bool {
 struct Host<'a> {
     name: &'a str,
     address: Option<std::net::IpAddr>,
+    port: Option<u16>,
     /// A program or a socket of this host, not another host.
     local: bool,
 }
@@ -284,11 +286,12 @@ struct Host<'a> {
 impl<'a> Host<'a> {
     fn parse(relay: &'a str) -> Self {
         match cut(relay, b'[') {
-            None => Self { name: relay, address: None, local: true },
+            None => Self { name: relay, address: None, port: None, local: true },
             Some((name, rest)) => {
-                let inner = cut(rest, b']').map_or(rest, |(inner, _)| inner);
+                let (inner, behind) = cut(rest, b']').unwrap_or((rest, ""));
+                let port = behind.strip_prefix(':').and_then(|port| port.parse().ok());
                 let address = ip(inner);
-                Self { name, address, local: address.is_none() && inner.contains('/') }
+                Self { name, address, port, local: address.is_none() && inner.contains('/') }
             }
         }
     }

@@ -127,6 +127,7 @@ fn recipient<'a>(id: QueueId<'a>, rest: &'a str) -> Option<What<'a>> {
         message_id: None,
         disposition: Disposition::Bounced,
         relay: None,
+        relay_port: None,
         relay_name: None,
         through: None,
         text,

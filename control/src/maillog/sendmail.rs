@@ -113,6 +113,7 @@ fn delivery(
             message_id: None,
             disposition,
             relay,
+            relay_port: None,
             relay_name,
             through: Some(mailer).filter(|mailer| !mailer.is_empty()),
             text: reply.unwrap_or(stat),

@@ -37,14 +37,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{CHANGE_DEADLINE, Client, ClientError, with_query};
 use crate::config::Config;
-use crate::drain::certificate::{Certificate, CertificateError, Signer, hex};
+use crate::drain::certificate::{Certificate, CertificateError, Signer};
 use crate::drain::verdict::{Known, Opening, Waived, Word};
 use crate::drain::{Book, Books};
 use crate::moment::Moment;
 use crate::store::{Batch, Store, StoreError};
 use metrics::Metrics;
 use process::Process;
-use source::{Intake, Progress, SourceError};
+use source::{HandInError, Intake, Progress, SourceError};
 use wire::{
     Attestation, Attested, CertificateLine, DrainEnd, DrainReport, DrainRequest, ImportReport,
     LogReport, Waiver,
@@ -118,7 +118,7 @@ enum Command {
     Logs(Reply<Vec<LogReport>>),
     Import {
         log: String,
-        path: PathBuf,
+        path: tempfile::TempPath,
         name: String,
         around_unix_ms: i64,
         reply: Reply<ImportReport>,
@@ -180,7 +180,7 @@ impl Handle {
     pub async fn import(
         &self,
         log: String,
-        path: PathBuf,
+        path: tempfile::TempPath,
         name: String,
         around_unix_ms: i64,
     ) -> Result<ImportReport, Refusal> {
@@ -261,6 +261,8 @@ struct Watcher {
     handle: Handle,
     books: Books,
     intakes: Vec<Intake>,
+    /// The log to which a file is being handed in, and who waits for it.
+    importing: Option<(String, Reply<ImportReport>)>,
     /// By member, or `gate:NAME` for one that only reports.
     drains: BTreeMap<String, Process>,
     openings: BTreeMap<String, Opening>,
@@ -308,6 +310,7 @@ impl Watcher {
             handle,
             books,
             intakes,
+            importing: None,
             drains,
             openings,
             certificates,
@@ -362,7 +365,7 @@ impl Watcher {
                 self.journal_error = Some(error);
             }
         }
-        let more = tokio::task::block_in_place(|| self.read_logs());
+        let more = tokio::task::block_in_place(|| self.read_logs() | self.import_on());
         let now = Moment::now();
         self.books.tick(&self.config.setting, now);
         if !more {
@@ -480,13 +483,17 @@ impl Watcher {
                 // What was handed over until now must be known before the log speaks of it.
                 let read =
                     self.read_journal().await.map_err(|error| Refusal::Failed(error.to_string()));
-                let imported = match read {
-                    Ok(()) => tokio::task::block_in_place(|| {
-                        self.import(&log, &path, &name, around_unix_ms)
-                    }),
-                    Err(refusal) => Err(refusal),
-                };
-                reply.send(imported).ok();
+                let begun = read.and_then(|()| {
+                    tokio::task::block_in_place(|| {
+                        self.begin_import(&log, &path, &name, around_unix_ms)
+                    })
+                });
+                match begun {
+                    Ok(()) => self.importing = Some((log, reply)),
+                    Err(refusal) => {
+                        reply.send(Err(refusal)).ok();
+                    }
+                }
             }
             Command::Certificates(reply) => {
                 let line = |(number, kept): (&String, &Kept)| CertificateLine {
@@ -515,7 +522,7 @@ impl Watcher {
     }
 
     fn attest(&mut self, attestation: Attestation) -> Result<(), Refusal> {
-        let Attestation { member, what, by, reason } = attestation;
+        let Attestation { member, what, by, reason, ids } = attestation;
         if by.trim().is_empty() || reason.trim().is_empty() {
             return Err(Refusal::Bad(
                 "a word needs a name and a reason: they stand in the certificate".into(),
@@ -540,6 +547,36 @@ impl Watcher {
                 self.begin_with(&member, Opening { at: since, known, sums: BTreeMap::new() })
             }
             Attested::Rebuilt => self.rebuilt(&member, word),
+            Attested::Deleted => {
+                let said = format!("{}: {}", word.by, word.reason);
+                for id in &ids {
+                    let here = self.books.ledger.inside(&member).any(|(key, ..)| key.id == *id);
+                    if !here {
+                        return Err(Refusal::Unknown(format!(
+                            "nothing of {id} is inside {member}"
+                        )));
+                    }
+                }
+                if ids.is_empty() {
+                    return Err(Refusal::Bad(
+                        "name what was deleted, by the ids that the drain shows".into(),
+                    ));
+                }
+                let wanted = |id: &str| ids.iter().any(|known| known == id);
+                let items = self.books.ledger.write_off(&member, &said, word.at, wanted);
+                tracing::warn!(
+                    member,
+                    items,
+                    by = word.by,
+                    reason = word.reason,
+                    "deleted in the member, a person says"
+                );
+                if self.keep() {
+                    Ok(())
+                } else {
+                    Err(Refusal::Failed("the books cannot be written".into()))
+                }
+            }
             Attested::QueueEmpty => {
                 let process = self.drains.get_mut(&member).filter(|process| process.is_fenced());
                 let Some(process) = process else {
@@ -564,7 +601,7 @@ impl Watcher {
         }
         let now = Moment::now();
         let said = format!("{}: {}", word.by, word.reason);
-        let items = self.books.ledger.write_off(member, &said, now);
+        let items = self.books.ledger.write_off(member, &said, now, |_| true);
         for log in self.config.setting.logs_of(member) {
             if let Some(book) = self.books.logs.get_mut(&log.name) {
                 book.chains.forget();
@@ -629,55 +666,68 @@ impl Watcher {
         self.store.write(batch).map_err(|error| Refusal::Failed(error.to_string()))
     }
 
-    fn import(
+    /// Begins to read a file; the rounds read on.
+    fn begin_import(
         &mut self,
         log: &str,
         path: &std::path::Path,
         name: &str,
         around_unix_ms: i64,
-    ) -> Result<ImportReport, Refusal> {
-        let now = Moment::now();
-        let failed = |error: &dyn std::fmt::Display| Refusal::Failed(error.to_string());
+    ) -> Result<(), Refusal> {
         let names: Vec<String> = self.intakes.iter().map(|one| one.name().to_owned()).collect();
+        if self.importing.is_some() {
+            return Err(Refusal::Failed(HandInError::Busy.to_string()));
+        }
         let Some(intake) = self.intakes.iter_mut().find(|intake| intake.name() == log) else {
             return Err(Refusal::Unknown(format!(
                 "no log is named {log:?}; the configuration has: {}",
                 names.join(", ")
             )));
         };
-        let before = self.books.logs.get(log).map(|book| book.coverage.total).unwrap_or_default();
-        let sha256 = hash_of(path).map_err(|error| failed(&error))?;
-        let known = intake.progress.imports.contains_key(&sha256);
-        let mut report = ImportReport {
-            log: log.to_owned(),
-            name: name.to_owned(),
-            octets: 0,
-            lines: 0,
-            unparsed: 0,
-            samples: Vec::new(),
-            from: None,
-            to: None,
-            sha256,
-            known,
-        };
-        if known {
-            return Ok(report);
-        }
         let around = jiff::Timestamp::from_millisecond(around_unix_ms).unwrap_or_default();
-        let read = intake.import(path, name, around, (&mut self.books, &self.config.setting), now);
-        self.changed = true;
-        self.books.tick(&self.config.setting, now);
+        let begun = intake.begin_import(path, name, around, &mut self.books);
+        begun.map_err(|error| match error {
+            HandInError::Busy => Refusal::Failed(error.to_string()),
+            error => Refusal::Bad(error.to_string()),
+        })
+    }
+
+    /// Reads on in a file that was handed in; true: more of it is left.
+    fn import_on(&mut self) -> bool {
+        let Some(log) = self.importing.as_ref().map(|(log, _)| log.clone()) else { return false };
+        let now = Moment::now();
+        let found = self.intakes.iter_mut().find(|intake| intake.name() == log);
+        let Some(intake) = found.filter(|intake| intake.is_importing()) else { return false };
+        let Some(ended) = intake.import_on(&mut self.books, &self.config.setting, now) else {
+            return true;
+        };
         self.keep();
-        let imported = read.map_err(|error| failed(&error))?;
-        report.octets = imported.octets;
-        report.lines = imported.lines;
-        if let Some(book) = self.books.logs.get(log) {
-            report.unparsed = book.coverage.total.unparsed - before.unparsed;
-            report.samples = book.coverage.samples().map(str::to_owned).collect();
-            report.from = book.coverage.span.map(|(from, _)| from.to_string());
-            report.to = book.coverage.span.map(|(_, to)| to.to_string());
+        let report = ended.map_err(|error| Refusal::Failed(error.to_string())).map(|handed| {
+            let mut report = ImportReport {
+                log: log.clone(),
+                name: handed.name,
+                octets: handed.imported.octets,
+                lines: handed.imported.lines,
+                unparsed: 0,
+                samples: Vec::new(),
+                from: None,
+                to: None,
+                sha256: handed.sha256,
+                known: handed.known,
+            };
+            if let Some(book) = self.books.logs.get(&log) {
+                report.unparsed = book.coverage.total.unparsed - handed.before.unparsed;
+                let wanted = usize::try_from(report.unparsed).unwrap_or(usize::MAX);
+                report.samples = book.coverage.last_samples(wanted);
+                report.from = book.coverage.span.map(|(from, _)| from.to_string());
+                report.to = book.coverage.span.map(|(_, to)| to.to_string());
+            }
+            report
+        });
+        if let Some((_, reply)) = self.importing.take() {
+            reply.send(report).ok();
         }
-        Ok(report)
+        false
     }
 
     fn log_report(&self, intake: &Intake) -> LogReport {
@@ -767,17 +817,6 @@ impl Watcher {
             .keys()
             .map(|member| (member.clone(), self.books.ledger.inside(member).count()));
         self.metrics.show(&reports, &logs, inside.collect(), now)
-    }
-}
-
-fn hash_of(path: &std::path::Path) -> io::Result<String> {
-    let mut import =
-        crate::maillog::files::import::Import::open(path, crate::maillog::files::lines::LINE_MAX)
-            .map_err(io::Error::other)?;
-    loop {
-        if let Some(imported) = import.poll(&mut |_| {}).map_err(io::Error::other)? {
-            return Ok(hex(&imported.sha256));
-        }
     }
 }
 

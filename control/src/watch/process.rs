@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use proxy::api::{self, Holder};
 use serde::{Deserialize, Serialize};
 
-use super::wire::{DoubtLine, DrainEnd, DrainReport, DrainRequest, Phase, Said};
+use super::wire::{DRAIN_HOLDER, DoubtLine, DrainEnd, DrainReport, DrainRequest, Phase, Said};
 use super::{Command, Kept, Refusal, Watcher};
 use crate::client::{Client, ClientError, DEADLINE, PROBE_DEADLINE, fill, with_query};
 use crate::drain::certificate::{Circumstances, Fence, LogFact, LogFile};
@@ -164,13 +164,31 @@ impl Watcher {
         if request.quiet_s.is_some_and(|quiet| !(1..=86_400).contains(&quiet)) {
             return Err(Refusal::Bad("the quiet period is 1 second to a day".into()));
         }
-        let mut targets = Vec::new();
+        let quiet_s = request.quiet_s.unwrap_or(self.config.drain.quiet_s);
+        if request.timeout_s.unwrap_or(self.config.drain.timeout_s) <= quiet_s {
+            return Err(Refusal::Bad(format!(
+                "the timeout must be longer than the quiet period of {quiet_s} s"
+            )));
+        }
+        // All names are looked up before anything is done.
+        let mut planned = Vec::new();
         for name in &request.targets {
-            for (target, process) in self.planned(name, &request)? {
+            planned.push(self.planned(name, &request)?);
+        }
+        let mut targets = Vec::new();
+        for planned in planned {
+            for (target, process) in planned {
                 let running = self.drains.get(&target);
                 if running.is_some_and(|running| {
                     !running.phase().is_over() || running.phase() == Phase::Drained
                 }) {
+                    let quiet_ms = running.map_or(0, |running| running.quiet_ms);
+                    if request.quiet_s.is_some_and(|quiet| i64::from(quiet) * 1000 != quiet_ms) {
+                        return Err(Refusal::Bad(format!(
+                            "a drain of {target} is under way, with a quiet period of {} s: end it first (lockgate drain {target} --end), or ask without --quiet-period",
+                            quiet_ms / 1000
+                        )));
+                    }
                     targets.push(target);
                     continue;
                 }
@@ -212,7 +230,7 @@ impl Watcher {
             // Of its own: an order of the same person for another reason is not touched by the end of the drain.
             holder: Holder {
                 kind: request.holder.kind,
-                name: format!("{} (drain)", request.holder.name),
+                name: format!("{}{DRAIN_HOLDER}", request.holder.name),
             },
             reason: request.reason.clone(),
             started: Moment::now(),
@@ -590,6 +608,7 @@ impl Watcher {
             })
         };
         let circumstances = Circumstances {
+            issuer: self.config.host.clone(),
             member: process.member.clone(),
             gates: process.gates.clone(),
             issued: now,
@@ -741,6 +760,13 @@ impl Watcher {
             Some(Verdict::Pending { items, strangers, doubts }) => {
                 (Some(Said::Pending), items, strangers, doubts)
             }
+            // After the proof the server may write what it likes of itself.
+            Some(Verdict::Inconclusive { doubts })
+                if matches!(process.stage, Stage::Drained { .. })
+                    && doubts.iter().all(|doubt| matches!(doubt, Doubt::Quiet { .. })) =>
+            {
+                (Some(Said::Drained), Vec::new(), Vec::new(), Vec::new())
+            }
             Some(Verdict::Inconclusive { doubts }) => {
                 (Some(Said::Inconclusive), Vec::new(), Vec::new(), doubts)
             }
@@ -760,7 +786,7 @@ impl Watcher {
             items: items.into_iter().take(ITEMS_MAX).collect(),
             items_at_mark: marked.map(|marked| marked.items),
             strangers: strangers.into_iter().take(ITEMS_MAX).collect(),
-            doubts: doubts.iter().map(line).collect(),
+            doubts: doubts.iter().map(|doubt| self.line(doubt)).collect(),
             sums: sums.into_iter().map(|((_, gate), sums)| (gate, sums)).collect(),
             sentinels: process.sentinels.clone(),
             certificate: match &process.stage {
@@ -805,10 +831,24 @@ impl DrainReport {
     }
 }
 
-fn line(doubt: &Doubt) -> DoubtLine {
+impl Watcher {
+    fn line(&self, doubt: &Doubt) -> DoubtLine {
+        let mut text = doubt.to_string();
+        // A log that cannot be read says why.
+        if let Doubt::Silent { log, .. } = doubt
+            && let Some(intake) = self.intakes.iter().find(|intake| intake.name() == *log)
+            && let Some(error) = &intake.error
+        {
+            text = format!("log {log} cannot be read: {error}");
+        }
+        line(doubt, text)
+    }
+}
+
+fn line(doubt: &Doubt, text: String) -> DoubtLine {
     DoubtLine {
         name: doubt.name(),
-        text: doubt.to_string(),
+        text,
         may_be_waived: doubt.may_be_waived(),
         measure: doubt.measure(),
         passes: doubt.passes(),
@@ -871,21 +911,25 @@ async fn stands(proxy: &Client, process: &Process) -> Result<bool, ClientError> 
 /// What a person can do now.
 fn next_steps(report: &DrainReport, ask_for_queue: bool) -> Vec<String> {
     let member = &report.member;
+    let target = report.only_gate.as_ref().unwrap_or(member);
     let mut steps = Vec::new();
     match report.phase {
         Phase::Drained => {
             if let Some(number) = &report.certificate {
                 steps.push(format!("lockgate certificate show {number}"));
             }
+            steps.push(format!("lockgate drain {target} --end    # when it may get mail again"));
         }
-        Phase::Revoked => steps.push(format!("lockgate drain {member} --wait")),
+        Phase::Revoked => steps.push(format!("lockgate drain {target} --wait")),
         Phase::GivenUp => {
-            steps.push(format!("lockgate drain {member} --wait   # once more, from where it is"));
-            steps.push(format!("lockgate drain {member} --end    # give the member mail again"));
+            steps.push(format!(
+                "lockgate drain {target} --wait   # once more, with a new fence and sentinel"
+            ));
+            steps.push(format!("lockgate drain {target} --end    # give it mail again"));
         }
         Phase::Fencing | Phase::Watching | Phase::Ended => {}
     }
-    if ask_for_queue && !report.phase.is_over() {
+    if ask_for_queue && report.only_gate.is_none() && report.phase != Phase::Drained {
         steps.push(format!(
             "lockgate attest {member} queue-empty --reason TEXT   # after a look at its own queue page"
         ));

@@ -20,20 +20,23 @@ use crate::drain::certificate::{LogFile, hex};
 use crate::drain::correlate::Role;
 use crate::drain::item::Place;
 use crate::drain::{Books, Setting};
-use crate::maillog::coverage::Missing;
+use crate::maillog::coverage::{Lines as Counted, Missing};
 use crate::maillog::feeds::journald::{Journald, Start as JournaldStart};
 use crate::maillog::feeds::listen::Listener;
 use crate::maillog::feeds::told::{Clock as FeedClock, Origin, Told as FeedTold};
 use crate::maillog::files::file::Checkpoint;
-use crate::maillog::files::import::{Found, Import, ImportError};
+use crate::maillog::files::import::{Found, Import, ImportError, Imported};
 use crate::maillog::files::lines::LINE_MAX;
 use crate::maillog::files::tail::{Options, Start, Tail};
 use crate::maillog::files::told::Told;
-use crate::maillog::{Clock, Frame, PatternError, Reader};
+use crate::maillog::{Clock, Frame, Line, PatternError, Reader};
 use crate::moment::Moment;
 
 /// Lines of a feed that wait to be read.
 const FEED_LINES_MAX: usize = 10_000;
+
+/// Lines of a file that is handed in which are looked at before it is read.
+const LOOKED_AT: usize = 1000;
 
 /// Files of a log that are named in a certificate.
 const FILES_MAX: usize = 100;
@@ -63,6 +66,7 @@ pub struct Intake {
     way: Way,
     /// How far.
     pub progress: Progress,
+    importing: Option<Box<Importing>>,
     /// What is wrong with it now.
     pub error: Option<String>,
     /// Something was read since this was last asked.
@@ -89,14 +93,76 @@ pub enum SourceError {
         /// Why.
         source: PatternError,
     },
-    /// The listener.
-    #[error("log {log}: {source}")]
-    Listen {
+}
+
+/// A file that was handed in and is being read.
+struct Importing {
+    import: Import,
+    name: String,
+    /// That of what is followed.
+    clock: Clock,
+    /// The piece that is followed.
+    followed: u64,
+    /// Lines that were read before.
+    before: Counted,
+}
+
+/// A file that was handed in and read to its end.
+#[derive(Debug)]
+pub struct HandedIn {
+    /// Its name.
+    pub name: String,
+    /// What was in it.
+    pub imported: Imported,
+    /// Its identity, in hexadecimal.
+    pub sha256: String,
+    /// It was handed in before; what it says was said again, and changed nothing.
+    pub known: bool,
+    /// Lines of the log that were read before.
+    pub before: Counted,
+}
+
+/// Why a file that is handed in is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum HandInError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Nothing is in it.
+    #[error("{name} is empty: was it exported?")]
+    Empty {
+        /// Which.
+        name: String,
+    },
+    /// It is another log.
+    #[error(
+        "{name}: not one of its first {lines} lines is of the dialect {dialect}; is it the log {log}, and is `dialect` \
+         right? Nothing of it was read"
+    )]
+    Strange {
+        /// Which.
+        name: String,
+        /// How many were looked at.
+        lines: usize,
         /// The log.
         log: String,
-        /// Why.
-        source: crate::maillog::feeds::listen::BindError,
+        /// Its dialect.
+        dialect: &'static str,
     },
+    /// One at a time.
+    #[error("another file is being handed in: wait until it was read")]
+    Busy,
+}
+
+/// An error with what is behind it.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// What one line stands in.
@@ -130,6 +196,7 @@ impl Intake {
         let feed_clock =
             || FeedClock::new(|| u64::try_from(Moment::now().0).unwrap_or(0) * 1_000_000);
         let (to, feed) = mpsc::channel(FEED_LINES_MAX);
+        let mut error = None;
         let way = match &log.source {
             Source::File { .. } => Way::File(None),
             Source::Import => Way::Import,
@@ -142,15 +209,24 @@ impl Intake {
                 Way::Feed(feed)
             }
             Source::Syslog(syslog) => {
-                let listener = Listener::bind(syslog, &config.data)
-                    .map_err(|source| SourceError::Listen { log: name.clone(), source })?;
-                let (stop, clock) = (stop.clone(), feed_clock());
-                tokio::spawn(async move {
-                    if let Err(error) = listener.run(to, clock, stop).await {
-                        tracing::error!(log = name, %error, "the syslog listener ended");
+                // A log that cannot be had is no reason to stop mail.
+                match Listener::bind(syslog, &config.data) {
+                    Ok(listener) => {
+                        let (stop, clock) = (stop.clone(), feed_clock());
+                        tokio::spawn(async move {
+                            if let Err(error) = listener.run(to, clock, stop).await {
+                                tracing::error!(log = name, %error, "the syslog listener ended");
+                            }
+                        });
+                        Way::Feed(feed)
                     }
-                });
-                Way::Feed(feed)
+                    Err(bind) => {
+                        let bind = with_sources(&bind);
+                        tracing::error!(log = name, error = bind, "a log cannot be read");
+                        error = Some(bind);
+                        Way::Import
+                    }
+                }
             }
         };
         Ok(Self {
@@ -159,7 +235,8 @@ impl Intake {
             clock,
             way,
             progress,
-            error: None,
+            importing: None,
+            error,
             moved: false,
             placed: false,
         })
@@ -193,6 +270,10 @@ impl Intake {
 
     /// Reads what has come, as far as one turn goes. Blocking. Returns whether more is there.
     pub fn poll(&mut self, books: &mut Books, setting: &Setting, now: Moment) -> bool {
+        // What is written meanwhile waits where it is.
+        if self.importing.is_some() {
+            return true;
+        }
         let mut way = std::mem::replace(&mut self.way, Way::Import);
         self.clock.set_around(Timestamp::from_millisecond(now.0).unwrap_or_default());
         let more = match &mut way {
@@ -226,7 +307,7 @@ impl Intake {
                     }
                 }
                 Err(error) => {
-                    self.error = Some(error.to_string());
+                    self.fault(Some(error.to_string()));
                     return false;
                 }
             }
@@ -259,16 +340,23 @@ impl Intake {
         self.placed |= self.progress.file.is_none();
         self.progress.file = Some(tail.checkpoint());
         self.finished(finished);
-        match polled {
+        let (error, more) = match polled {
             Ok(polled) => {
-                self.error = polled.absent.then(|| "the file does not exist (yet)".to_owned());
-                polled.more
+                let absent = polled.absent.then(|| "the file does not exist (yet)".to_owned());
+                (absent, polled.more)
             }
-            Err(error) => {
-                self.error = Some(error.to_string());
-                false
-            }
+            Err(error) => (Some(error.to_string()), false),
+        };
+        self.fault(error);
+        more
+    }
+
+    /// Notes what is wrong, and says it when it is new.
+    fn fault(&mut self, error: Option<String>) {
+        if let Some(error) = error.as_ref().filter(|error| self.error.as_ref() != Some(error)) {
+            tracing::warn!(log = self.log.plan.name, error, "a log cannot be read");
         }
+        self.error = error;
     }
 
     fn finished(&mut self, files: Vec<LogFile>) {
@@ -340,67 +428,124 @@ impl Intake {
         self.progress.piece = Some(book.chains.begin_piece(Some(now)));
     }
 
-    /// Reads a file that was handed in, to its end. Blocking. `None`: it was handed in before.
+    /// Begins to read a file that was handed in; [`Intake::import_on`] does the rest. Blocking.
     ///
     /// # Errors
-    /// When it cannot be read to its end; what was read stands.
-    pub fn import(
+    /// When it cannot be read, or is plainly no such log.
+    pub fn begin_import(
         &mut self,
         path: &Path,
         name: &str,
         around: Timestamp,
-        (books, setting): (&mut Books, &Setting),
-        now: Moment,
-    ) -> Result<crate::maillog::files::import::Imported, ImportError> {
-        let file = std::fs::File::open(path).map_err(|source| ImportError::Unreadable {
-            name: name.to_owned(),
-            octets: 0,
-            source,
-        })?;
-        let mut import = Import::of(file, name, LINE_MAX)?;
-        let log = self.log.plan.name.clone();
-        let book = books.logs.entry(log.clone()).or_default();
+        books: &mut Books,
+    ) -> Result<(), HandInError> {
+        if self.importing.is_some() {
+            return Err(HandInError::Busy);
+        }
+        let open = || {
+            let file = std::fs::File::open(path).map_err(|source| ImportError::Unreadable {
+                name: name.to_owned(),
+                octets: 0,
+                source,
+            })?;
+            Import::of(file, name, LINE_MAX)
+        };
+        let frame = Frame { zone: self.log.zone.clone(), around };
+        self.looked_at(name, open()?, frame.clone())?;
+        let import = open()?;
+        let book = books.logs.entry(self.log.plan.name.clone()).or_default();
         let followed = book.chains.hand_in(true);
         book.chains.begin_piece(None);
-        let frame = Frame { zone: self.log.zone.clone(), around };
-        let kept = std::mem::replace(&mut self.clock, Clock::new(frame));
-        let read = loop {
-            let step = import.poll(&mut |found| match found {
-                Found::Lines { offset, lines } => {
-                    self.lines(
-                        &Lines { file: name, offset, lines, handed_in: true },
-                        books,
-                        setting,
-                        now,
-                    );
-                }
-                Found::Lost { why, offset, .. } => {
-                    let why = format!("{name} at octet {offset}: {why}");
-                    books.missing(&log, Missing { heard: now, at: None, lines: None, why });
-                    books.logs.entry(log.clone()).or_default().chains.begin_piece(None);
-                }
-            });
-            match step {
-                // What is over is let go of, so that memory does not follow the length of the file.
-                Ok(None) => books.tick(setting, now),
-                Ok(Some(imported)) => break Ok(imported),
-                Err(error) => break Err(error),
+        let before = book.coverage.total;
+        let clock = std::mem::replace(&mut self.clock, Clock::new(frame));
+        let name = name.to_owned();
+        self.importing = Some(Box::new(Importing { import, name, clock, followed, before }));
+        Ok(())
+    }
+
+    /// What holds lines of which none can be read is another file: it is refused before it spoils the books.
+    fn looked_at(&self, name: &str, mut import: Import, frame: Frame) -> Result<(), HandInError> {
+        // It was compiled before.
+        let Ok(mut reader) = Reader::from_config(&self.log.reading) else { return Ok(()) };
+        let mut clock = Clock::new(frame);
+        let (mut lines, mut read) = (0, 0);
+        let ended = import.poll(&mut |found| {
+            let Found::Lines { lines: some, .. } = found else { return };
+            for line in some.split_inclusive(|octet| *octet == b'\n').take(LOOKED_AT - lines) {
+                lines += 1;
+                reader.read(line, &mut clock, &mut |said| {
+                    read += usize::from(matches!(said, Line::Event(_) | Line::Quiet(Some(_))));
+                });
             }
-        };
-        self.clock = kept;
-        let chains = &mut books.logs.entry(log).or_default().chains;
-        chains.hand_in(false);
-        chains.go_on(followed);
-        if let Ok(imported) = &read {
-            self.progress.imports.insert(hex(&imported.sha256), name.to_owned());
-            self.finished(vec![LogFile {
-                path: name.to_owned(),
-                inode: 0,
-                offset: imported.octets,
-                hash: hex(&imported.chain),
-            }]);
+        })?;
+        if ended.is_some_and(|imported| imported.octets == 0) {
+            return Err(HandInError::Empty { name: name.to_owned() });
         }
-        read
+        if read == 0 {
+            let (log, dialect) = (self.log.plan.name.clone(), self.log.plan.dialect.name());
+            return Err(HandInError::Strange { name: name.to_owned(), lines, log, dialect });
+        }
+        Ok(())
+    }
+
+    /// Is a file being read that was handed in?
+    #[must_use]
+    pub const fn is_importing(&self) -> bool {
+        self.importing.is_some()
+    }
+
+    /// Reads on in the file that was handed in. Blocking. Something when it was read to its end, or cannot be.
+    pub fn import_on(
+        &mut self,
+        books: &mut Books,
+        setting: &Setting,
+        now: Moment,
+    ) -> Option<Result<HandedIn, ImportError>> {
+        let mut importing = self.importing.take()?;
+        let log = self.log.plan.name.clone();
+        let step = importing.import.poll(&mut |found| match found {
+            Found::Lines { offset, lines } => {
+                self.lines(
+                    &Lines { file: &importing.name, offset, lines, handed_in: true },
+                    books,
+                    setting,
+                    now,
+                );
+            }
+            Found::Lost { why, offset, .. } => {
+                let why = format!("{} at octet {offset}: {why}", importing.name);
+                books.missing(&log, Missing { heard: now, at: None, lines: None, why });
+                books.logs.entry(log.clone()).or_default().chains.begin_piece(None);
+            }
+        });
+        // What is over is let go of, so that memory does not follow the length of the file.
+        books.tick(setting, now);
+        let ended = match step {
+            Ok(None) => {
+                self.importing = Some(importing);
+                return None;
+            }
+            Ok(Some(imported)) => Ok(imported),
+            Err(error) => Err(error),
+        };
+        let Importing { name, clock, followed, before, .. } = *importing;
+        self.clock = clock;
+        let book = books.logs.entry(log).or_default();
+        book.chains.hand_in(false);
+        book.chains.go_on(followed);
+        Some(ended.map(|imported| {
+            let sha256 = hex(&imported.sha256);
+            let known = self.progress.imports.insert(sha256.clone(), name.clone()).is_some();
+            if !known {
+                self.finished(vec![LogFile {
+                    path: name.clone(),
+                    inode: 0,
+                    offset: imported.octets,
+                    hash: hex(&imported.chain),
+                }]);
+            }
+            HandedIn { name, imported, sha256, known, before }
+        }))
     }
 
     /// Files of this log as far as they were read, for a certificate.

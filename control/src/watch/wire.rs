@@ -33,6 +33,9 @@ pub mod path {
     pub const CERTIFICATE: &str = "/v1/certificates/{number}";
 }
 
+/// How the name of the holder of a drain's orders ends.
+pub const DRAIN_HOLDER: &str = " (drain)";
+
 /// Begin a drain.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DrainRequest {
@@ -70,6 +73,9 @@ pub struct Attestation {
     pub by: String,
     /// What was looked at.
     pub reason: String,
+    /// Ids of what was deleted.
+    #[serde(default)]
+    pub ids: Vec<String>,
 }
 
 /// What can be attested.
@@ -78,6 +84,8 @@ pub struct Attestation {
 pub enum Attested {
     /// Nothing was in the member when lockgate came into the path: the ledger begins here.
     EmptyStart,
+    /// These messages were deleted in the member by a person.
+    Deleted,
     /// The member was installed anew and is empty: what the ledger lists as inside is written off.
     Rebuilt,
     /// The member's own queue page shows nothing, after the fence.
@@ -245,7 +253,7 @@ pub struct ImportReport {
     pub to: Option<String>,
     /// SHA-256 of its content.
     pub sha256: String,
-    /// It was handed in before: nothing was read again.
+    /// It was handed in before; what it says was said again, and changed nothing.
     pub known: bool,
 }
 
