@@ -9,8 +9,9 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use proxy::app::{AppError, CreateState, Proxy};
+use proxy::app::{AppError, CreateState, MoreMetrics, Proxy};
 use proxy::config::Config;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, BindError};
 use crate::config::{self, ConfigError};
 use crate::fleet::Fleet;
-use crate::watch::{Watch, WatchError};
+use crate::watch::{Handle, Watch, WatchError};
 
 /// The control plane of a process, serving `lockgate.sock`.
 #[derive(Debug)]
@@ -118,9 +119,19 @@ impl Both {
     ) -> Result<Self, StartError> {
         // A mistake in control's part is said before mail depends on it.
         config::Config::of(&config, path).map_err(ControlError::from)?;
-        let proxy = Proxy::start(config.clone(), create).await?;
+        // Control comes later; until then the page is that of the data plane alone.
+        let watch: Arc<OnceLock<Handle>> = Arc::default();
+        let asked = Arc::clone(&watch);
+        let more: MoreMetrics = Arc::new(move || {
+            let handle = asked.get().cloned();
+            Box::pin(async move { handle?.metrics().await })
+        });
+        let proxy = Proxy::start_with(config.clone(), create, Some(more)).await?;
         match Control::start(&config, path).await {
-            Ok(control) => Ok(Self { proxy, control }),
+            Ok(control) => {
+                watch.set(control.watch.handle()).ok();
+                Ok(Self { proxy, control })
+            }
             Err(error) => {
                 proxy.stop().await;
                 Err(error.into())

@@ -40,7 +40,7 @@ pub struct Drain {
     pub inside_max: usize,
     /// Settle uncertain held messages by what the logs show.
     pub settle: bool,
-    /// Where Prometheus scrapes control; empty string: nowhere.
+    /// Where Prometheus scrapes control when it runs in a process of its own; empty string: nowhere.
     pub metrics_listen: String,
 }
 

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use crate::admin::MoreMetrics;
 use crate::admin::{self, Admin, Door};
 use crate::clock;
 use crate::config::{self, Config, Origin};
@@ -276,6 +277,18 @@ impl Proxy {
     /// # Errors
     /// See [`AppError`].
     pub async fn start(config: Config, create: CreateState) -> Result<Self, AppError> {
+        Self::start_with(config, create, None).await
+    }
+
+    /// The same; `more` is added to the metrics page.
+    ///
+    /// # Errors
+    /// See [`AppError`].
+    pub async fn start_with(
+        config: Config,
+        create: CreateState,
+        more: Option<MoreMetrics>,
+    ) -> Result<Self, AppError> {
         if create == CreateState::IfMissing && !is_initialised(&config) {
             init(&config)?;
         }
@@ -305,6 +318,7 @@ impl Proxy {
             data: config.data.clone(),
             socket: config.proxy_socket(),
             listen: config.metrics.listen,
+            more,
         })
         .await?;
         let housekeeping = TaskTracker::new();

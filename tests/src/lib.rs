@@ -19,6 +19,7 @@
 //! - [`postfix`]: a real Postfix instance in its own folder.
 //! - [`encrypting`]: a real Postfix that encrypts with gpg before it sends on.
 //! - [`lossy`]: a relay that loses final replies.
+//! - [`carrier`]: carries a mail log on, line by line, to syslog or into a journal.
 //! - [`lockgate`]: the product: configuration, process, command line, metrics.
 //!
 //! Invariants
@@ -34,6 +35,7 @@
     reason = "a harness fails by panicking with what it saw, and waiting for a value may be all"
 )]
 
+pub mod carrier;
 pub mod client;
 pub mod encrypting;
 pub mod lax;

@@ -320,7 +320,7 @@ fn without_an_opening_balance_nothing_is_certified_and_the_report_says_what_to_t
         lockgate.cli(&["drain", "sems1", "--quiet-period", "1s", "--timeout", "4s", "--wait"]);
     assert_eq!(answer.code, 3, "{}", answer.said());
     let said = answer.said();
-    assert!(said.contains("lockgate attest sems1 empty-start"), "{said}");
+    assert!(said.contains("attest sems1 empty-start"), "{said}");
     assert!(said.contains("no-sentinel:outbound"), "{said}");
     assert_eq!(lockgate.cli(&["drain", "nobody"]).code, 1);
     assert_eq!(lockgate.cli(&["waive", "sems1", "no-opening", "--reason", "x"]).code, 1);

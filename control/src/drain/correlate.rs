@@ -263,6 +263,8 @@ struct Chain {
     removed: Option<Moment>,
     /// It took the place of another with this id whose end was not seen.
     shadows: bool,
+    /// Such another is not kept any more: what is said under this id may be said of that one.
+    hides: bool,
 }
 
 impl Chain {
@@ -340,6 +342,9 @@ pub struct Chains {
     /// Names of chains that are not bound.
     #[serde(skip)]
     loose: BTreeSet<String>,
+    /// Names of chains whose id was used again, by the name that they had.
+    #[serde(skip)]
+    formers: HashMap<String, BTreeSet<String>>,
     /// Ids that a hand-over inside named before their own lines came.
     expected: HashMap<String, OfferKey>,
     /// Offset of its clock.
@@ -482,7 +487,8 @@ impl Chains {
             }
             What::Recipient(recipient) => {
                 let name = name(recipient.id.0);
-                self.recipient(&name, recipient, stamp, place, desk);
+                let (name, sure) = self.whose_line(name, recipient, desk);
+                self.recipient((&name, sure), recipient, stamp, place, desk);
             }
             What::Rest { id, disposition, text } => {
                 self.rest(&name(id.0), *disposition, text, stamp, place, desk);
@@ -534,7 +540,11 @@ impl Chains {
     pub fn index(&mut self) {
         self.inner.clear();
         self.loose.clear();
+        self.formers.clear();
         for (name, chain) in &self.chains {
+            if let Some((base, _)) = name.split_once(FORMER) {
+                self.formers.entry(base.to_owned()).or_default().insert(name.clone());
+            }
             if matches!(chain.bound, Bound::No | Bound::Bypass) {
                 self.loose.insert(name.clone());
             }
@@ -570,17 +580,24 @@ impl Chains {
         self.get(name, stamp, place, now).shadows = !old.is_ended();
         // What is not judged yet, is inside without being on the ledger, or waits for its parts, is not forgotten for its
         // id.
-        if matches!(old.bound, Bound::Offer(..) | Bound::Past) && !old.inner {
+        let connection = name.contains('/');
+        let over = matches!(old.bound, Bound::Offer(..)) && !connection && !old.inner
+            || old.bound == Bound::Past && !old.inner;
+        if over {
             self.seen.extend(identity(name, &old).into_iter().collect(), SEEN_MAX);
         } else {
             let first = old.first.map_or(old.seen, |(first, _)| first);
-            let former = format!("{name}{FORMER}{}", first.0);
+            // Several may have begun in one second.
+            let named = |number: usize| format!("{name}{FORMER}{}.{number}", first.0);
+            let former = (0..).map(named).find(|former| !self.chains.contains_key(former));
+            let former = former.unwrap_or_default();
             if matches!(old.bound, Bound::No | Bound::Bypass) {
                 self.loose.insert(former.clone());
             }
             if let Some(id) = old.message_id.clone().filter(|_| old.inner) {
                 self.inner.entry(id).or_default().insert(former.clone());
             }
+            self.formers.entry(name.to_owned()).or_default().insert(former.clone());
             self.chains.insert(former, old);
         }
     }
@@ -616,6 +633,7 @@ impl Chains {
             of: None,
             removed: None,
             shadows: false,
+            hides: false,
         })
     }
 
@@ -685,7 +703,6 @@ impl Chains {
         chain.bound = bound.clone();
         let arrival = chain.first.filter(|_| chain.arrived && whose == Whose::Arrival);
         let told = chain.recipients.clone();
-        let ambiguous = chain.shadows;
         if judged && bound != Bound::Bypass {
             self.unjudge(name, first, &place);
         }
@@ -721,10 +738,7 @@ impl Chains {
         }
         self.note_queued(name, desk);
         for (to, told) in &told {
-            // It may be said of the message that had this id before.
-            if !(ambiguous && told.message_id.is_none()) {
-                apply(&key, by, to, told, desk);
-            }
+            apply(&key, by, to, told, desk);
         }
     }
 
@@ -1027,9 +1041,58 @@ impl Chains {
         free.next().is_none().then(|| one.clone())
     }
 
+    /// Of which chain a line speaks that names an id which is used again at once, as that of a connection is: the one
+    /// with its Message-ID; else the only one that has the recipient inside. False: it may be several.
+    fn whose_line(
+        &self,
+        name: String,
+        recipient: &Recipient<'_>,
+        desk: &Desk<'_>,
+    ) -> (String, bool) {
+        let Some(current) = self.chains.get(&name) else { return (name, true) };
+        let message_id = recipient.message_id.map(bare).filter(|id| !id.is_empty());
+        let known = current.message_id.as_deref();
+        if !desk.log.ids_of_connections || message_id.is_some() && known == message_id {
+            let sure = !current.shadows || message_id.is_some();
+            return (name, sure);
+        }
+        let formers = self.formers.get(&name).into_iter().flatten();
+        let formers = formers.filter_map(|former| Some((former, self.chains.get(former)?)));
+        if let Some(message_id) = message_id {
+            let mut same =
+                formers.filter(|(_, chain)| chain.message_id.as_deref() == Some(message_id));
+            return match same.next() {
+                Some((former, _)) => (former.clone(), true),
+                None => (format!("{name}{FORMER}{message_id}"), true),
+            };
+        }
+        if !current.shadows {
+            return (name, true);
+        }
+        let to = bare(recipient.recipient);
+        let has = |offer: &Offer| {
+            offer.items.iter().any(|item| item.is_inside() && same_address(&item.to, to))
+        };
+        let may = |chain: &Chain| match (&chain.bound, &chain.message_id) {
+            (Bound::Offer(key, _), _) => desk.ledger.offer(key).is_some_and(has),
+            (Bound::No | Bound::Bypass, Some(id)) => {
+                desk.ledger.of_message(id).any(|(_, offer)| has(offer))
+            }
+            // Nobody knows who its recipients are.
+            _ => true,
+        };
+        let own = name.clone();
+        let all = formers.chain([(&own, current)]);
+        let mut candidates = all.filter(|(_, chain)| may(chain)).map(|(name, _)| name.clone());
+        match (candidates.next(), candidates.next()) {
+            (Some(one), None) if !current.hides => (one, true),
+            _ => (name, false),
+        }
+    }
+
     fn recipient(
         &mut self,
-        name: &str,
+        (name, sure): (&str, bool),
         recipient: &Recipient<'_>,
         stamp: Option<(Moment, Moment)>,
         place: &Place,
@@ -1070,8 +1133,9 @@ impl Chains {
         chain.inner |= disposition == Fate::Inner;
         chain.queued = true;
         let handed_on = chain.message_id.clone().filter(|_| chain.inner);
-        let ambiguous = chain.shadows && told.message_id.is_none();
-        if chain.recipients.len() < RECIPIENTS_MAX || chain.recipients.contains_key(&to) {
+        let room = chain.recipients.len() < RECIPIENTS_MAX || chain.recipients.contains_key(&to);
+        // What may be said of another message is kept for none.
+        if sure && room {
             chain.recipients.insert(to.clone(), told.clone());
         }
         if let Some(id) = handed_on {
@@ -1081,7 +1145,7 @@ impl Chains {
         self.note_queued(name, desk);
         let Some(chain) = self.chains.get(name) else { return };
         if let Bound::Offer(key, by) = chain.bound.clone() {
-            if !ambiguous {
+            if sure {
                 apply(&key, by, &to, &told, desk);
             }
             if disposition == Fate::Inner {
@@ -1283,14 +1347,27 @@ impl Chains {
                 chain.is_out() && now.since(chain.removed.unwrap_or(chain.seen)) >= ended_kept
             }
         };
-        let mut seen = Vec::new();
+        let (mut seen, mut hidden) = (Vec::new(), Vec::new());
         self.chains.retain(|name, chain| {
-            let over = over(chain);
+            // The connection had other messages since; what is known of this one is told.
+            let former = name.split_once(FORMER).filter(|_| desk.log.ids_of_connections);
+            let gone = match &chain.bound {
+                Bound::Offer(key, _) => former.is_some() && ledger.offer(key).is_none(),
+                _ => false,
+            };
+            let over = gone || over(chain);
             if over {
                 seen.extend(identity(name, chain));
+                hidden
+                    .extend(former.filter(|_| !chain.is_ended()).map(|(base, _)| base.to_owned()));
             }
             !over
         });
+        for base in hidden {
+            if let Some(chain) = self.chains.get_mut(&base) {
+                chain.hides = true;
+            }
+        }
         self.seen.extend(seen, SEEN_MAX);
         self.expected.retain(|_, key| ledger.offer(key).is_some());
         self.mine.retain(|key| ledger.offer(key).is_some());

@@ -1034,6 +1034,46 @@ fn a_server_whose_log_names_no_message_id_is_followed_by_its_own_ids() {
     );
 }
 
+/// Goal: where a log names connections, which bring several messages, a line is of the one that can be meant, or of none.
+#[test]
+fn a_line_under_the_name_of_a_connection_is_of_the_only_message_that_it_can_be_of() {
+    let mut stage = Stage::new();
+    stage.setting.logs[0].dialect = Dialect::Sems;
+    stage.setting.logs[0].ids_of_connections = true;
+    let pattern = |name: &str, regex: &str| {
+        format!("{{ name = '{name}', regex = '{regex}', what = 'relayed' }}")
+    };
+    let out = r"^(?<id>SMTP-\d+): recipient (?<recipient>\S+): handed on$";
+    let named = r"^(?<id>SMTP-\d+): <(?<message_id>[^>]+)> recipient (?<recipient>\S+): handed on$";
+    let config = format!(
+        "dialect = 'sems'\npattern = [{}, {}]",
+        pattern("out", out),
+        pattern("named", named)
+    );
+    stage.reader = Reader::from_config(&toml::from_str(&config).unwrap()).unwrap();
+    let message = |id: &str| {
+        format!("+0 pgp/messaging[7]: SMTP-00001: message <{id}> from a@example.org (1 recipient):")
+    };
+    for (id, message_id, to) in
+        [("0A", "1@x", "a@x.test"), ("0B", "2@x", "b@x.test"), ("0C", "3@x", "b@x.test")]
+    {
+        let to = [to];
+        stage.offered(&Mail { ident: false, ..mail(id, &to, message_id, 0) });
+        stage.ended(id, "relayed", "250 2.0.0 Ok", 50);
+        stage.log(&message(message_id), 100);
+    }
+    let line = |text: &str| format!("+1 pgp/messaging[7]: SMTP-00001: {text} handed on");
+    stage.log(&line("recipient b@x.test:"), 1000);
+    assert_eq!(stage.inside().len(), 3, "of two it may be");
+    stage.log(&line("recipient a@x.test:"), 1000);
+    assert_eq!(stage.fate("0A", "a@x.test"), Some((Column::Delivered, Key::MessageId)));
+    stage.log(&line("<2@x> recipient b@x.test:"), 1000);
+    assert_eq!(stage.fate("0B", "b@x.test"), Some((Column::Delivered, Key::MessageId)));
+    assert_eq!(stage.fate("0C", "b@x.test"), None);
+    stage.log(&line("recipient b@x.test:"), 1000);
+    assert_eq!(stage.fate("0C", "b@x.test"), Some((Column::Delivered, Key::MessageId)));
+}
+
 #[test]
 fn a_program_of_exim_may_bring_a_message_back_and_a_mailbox_does_not() {
     for (transport, fate) in [("gpg_pipe", None), ("local", Some((Column::Delivered, Key::Reply)))]

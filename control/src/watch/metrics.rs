@@ -28,11 +28,25 @@ struct OfLog {
     log: String,
 }
 
+/// What is known of a member.
+#[derive(Clone, Debug)]
+pub struct OfOne {
+    /// The member.
+    pub member: String,
+    /// Items inside.
+    pub inside: usize,
+    /// Other messages inside.
+    pub others: usize,
+    /// Its last certificate was taken back.
+    pub revoked: bool,
+}
+
 /// Every metric of control.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     inside: Family<OfMember, Gauge>,
+    strangers: Family<OfMember, Gauge>,
     verdict: Family<OfVerdict, Gauge>,
     revoked: Family<OfMember, Gauge>,
     age: Family<OfLog, Gauge<f64, std::sync::atomic::AtomicU64>>,
@@ -58,6 +72,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("lockgate");
         let metrics = Self {
             inside: Family::default(),
+            strangers: Family::default(),
             verdict: Family::default(),
             revoked: Family::default(),
             age: Family::default(),
@@ -73,13 +88,18 @@ impl Metrics {
             metrics.inside.clone(),
         );
         registry.register(
+            "drain_inside_others",
+            "Messages in a member, by its log, that are no items: its own, copies, and what came past us",
+            metrics.strangers.clone(),
+        );
+        registry.register(
             "drain_verdict",
             "What may be said of the member's drain: 1 at the one that holds",
             metrics.verdict.clone(),
         );
         registry.register(
             "drain_revoked",
-            "1 while the certificate of the member's last drain is revoked",
+            "1 while the last certificate of the member is one that was taken back",
             metrics.revoked.clone(),
         );
         registry.register(
@@ -111,10 +131,10 @@ impl Metrics {
         &mut self,
         drains: &[DrainReport],
         logs: &[LogReport],
-        inside: Vec<(String, usize)>,
+        members: &[OfOne],
         now: Moment,
     ) -> String {
-        for (member, count) in inside {
+        for OfOne { member, inside, others, revoked } in members.iter().cloned() {
             let drain =
                 drains.iter().find(|drain| drain.member == member && drain.only_gate.is_none());
             let said =
@@ -128,10 +148,11 @@ impl Metrics {
                 let label = OfVerdict { member: member.clone(), verdict };
                 self.verdict.get_or_create(&label).set(i64::from(verdict == said));
             }
-            let revoked = drain.is_some_and(|drain| drain.phase == Phase::Revoked);
             let label = OfMember { member };
+            let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
             self.revoked.get_or_create(&label).set(i64::from(revoked));
-            self.inside.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.inside.get_or_create(&label).set(number(inside));
+            self.strangers.get_or_create(&label).set(number(others));
         }
         for log in logs {
             let label = OfLog { log: log.log.clone() };

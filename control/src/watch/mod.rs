@@ -42,7 +42,7 @@ use crate::drain::verdict::{Known, Opening, Waived, Word};
 use crate::drain::{Book, Books};
 use crate::moment::Moment;
 use crate::store::{Batch, Store, StoreError};
-use metrics::Metrics;
+use metrics::{Metrics, OfOne};
 use process::Process;
 use source::{HandInError, Intake, Progress, SourceError};
 use wire::{
@@ -811,12 +811,23 @@ impl Watcher {
         let reports: Vec<DrainReport> = self.drains.keys().map(|one| self.report(one)).collect();
         let logs: Vec<LogReport> =
             self.intakes.iter().map(|intake| self.log_report(intake)).collect();
-        let inside = self
-            .config
-            .members
-            .keys()
-            .map(|member| (member.clone(), self.books.ledger.inside(member).count()));
-        self.metrics.show(&reports, &logs, inside.collect(), now)
+        let members: Vec<OfOne> = self.config.members.keys().map(|one| self.of_one(one)).collect();
+        self.metrics.show(&reports, &logs, &members, now)
+    }
+
+    fn of_one(&self, member: &str) -> OfOne {
+        let logs = self.config.setting.logs_of(member);
+        let others = logs.filter_map(|log| {
+            let book = self.books.logs.get(&log.name)?;
+            Some(book.chains.strangers(log, &self.books.ledger).count())
+        });
+        let own = self.certificates.values().filter(|kept| kept.member == member);
+        OfOne {
+            member: member.to_owned(),
+            inside: self.books.ledger.inside(member).count(),
+            others: others.sum(),
+            revoked: own.max_by_key(|kept| kept.issued).is_some_and(|kept| kept.revoked.is_some()),
+        }
     }
 }
 

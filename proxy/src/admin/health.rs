@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -20,6 +21,7 @@ use prometheus_client::encoding::{
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use tokio::time::timeout;
 
 use super::{Desk, Door, Parts, wire};
 use crate::api;
@@ -30,6 +32,12 @@ use crate::spool::Totals;
 
 /// Media type of the metrics page.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How long others may take to say their part of the page; without it the page is shorter.
+const MORE: Duration = Duration::from_secs(2);
+
+/// The end of an exposition.
+const END: &str = "# EOF\n";
 
 const MODES: [Mode; 3] = [Mode::Pass, Mode::Hold, Mode::Refuse];
 
@@ -43,6 +51,11 @@ pub(super) fn router() -> Router<Desk> {
 async fn metrics(State(desk): State<Desk>) -> Response {
     desk.note_growth();
     let mut page = String::new();
+    if let Some(more) = &desk.parts.more
+        && let Ok(Some(text)) = timeout(MORE, more()).await
+    {
+        page.push_str(text.strip_suffix(END).unwrap_or(&text));
+    }
     let encoded = text::encode_registry(&mut page, desk.parts.metrics.registry())
         .and_then(|()| text::encode_registry(&mut page, &desk.shared.readings))
         .and_then(|()| text::encode_eof(&mut page));

@@ -32,6 +32,7 @@ use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -134,7 +135,13 @@ pub struct Parts {
     pub socket: PathBuf,
     /// Where the metrics page listens, if anywhere.
     pub listen: Option<SocketAddr>,
+    /// What control adds to the page, where it runs in this process.
+    pub more: Option<MoreMetrics>,
 }
+
+/// Asks for metrics that others count, in the exposition format; none while nobody can say.
+pub type MoreMetrics =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync>;
 
 /// Why the admin server cannot start.
 #[derive(Debug, thiserror::Error)]

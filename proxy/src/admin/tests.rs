@@ -150,6 +150,7 @@ async fn house() -> House {
         data: PathBuf::from("/data"),
         socket: socket.clone(),
         listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        more: None,
     })
     .await
     .unwrap();

@@ -154,6 +154,8 @@ impl Lockgate {
         let mut text = format!("data = {:?}\n{top}", self.data());
         write!(text, "\n[metrics]\nlisten = \"{}\"\n", self.metrics).unwrap();
         for (name, keys) in self.settings.sections.iter().filter(|(name, _)| !name.is_empty()) {
+            // `[maillog]#2`: the second of a list.
+            let name = name.split('#').next().unwrap_or(name);
             write!(text, "\n[{name}]\n{keys}").unwrap();
         }
         for gate in &self.settings.gates {
