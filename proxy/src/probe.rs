@@ -227,7 +227,7 @@ async fn talk(
     result.stage = Stage::EndOfData;
     permit.pass_final_dot()?;
     let facts = facts(corridor, permit.id(), envelope, result);
-    corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts });
+    corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts }).await;
     match connection.finish([message, &[], &[]], waits.block, waits.final_reply).await {
         Ok(reply) => positive(reply),
         Err(FinishError::Before(error)) => Err(Failure::Link(error)),

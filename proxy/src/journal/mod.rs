@@ -126,9 +126,30 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes that mail is about to be handed over; when it returns, write(2) has, or a gap has begun.
-    pub fn offered(&self, offered: Offered<'_>) {
-        self.writer().offered(offered);
+    /// Writes that mail is about to be handed over; when it returns, write(2) has, or a gap has begun. Whoever comes to
+    /// that point in the same turn of the runtime shares the write.
+    pub async fn offered(&self, offered: Offered<'_>) {
+        let at_ns = offered.at_ns;
+        let ticket = {
+            let mut writer = self.writer();
+            let ticket = writer.offer(offered);
+            if !writer.is_shared() {
+                writer.write_offer(ticket, at_ns);
+                return;
+            }
+            ticket
+        };
+        tokio::task::yield_now().await;
+        self.writer().write_offer(ticket, at_ns);
+    }
+
+    /// The same, at once.
+    #[cfg(test)]
+    fn offered_now(&self, offered: Offered<'_>) {
+        let at_ns = offered.at_ns;
+        let mut writer = self.writer();
+        let ticket = writer.offer(offered);
+        writer.write_offer(ticket, at_ns);
     }
 
     /// Notes an end; it is written with the next entry that is written at once, or by [`Journal::tick`].

@@ -82,11 +82,38 @@ fn open(disk: &Arc<FaultyDisk>, boot: &str, now_s: u64) -> Journal {
     Journal::open(Arc::clone(disk) as _, &config(), boot, now_s * S)
 }
 
+/// Goal: offers that come in one turn of the runtime are one write, and none returns before it stands.
+#[tokio::test]
+async fn offers_of_one_turn_share_a_write_and_each_waits_for_it() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    for id in [2, 3] {
+        journal.offered(offered(id)).await;
+    }
+    let before = disk.operations();
+    let tasks: Vec<_> = (10..20)
+        .map(|id| {
+            let (journal, disk) = (journal.clone(), Arc::clone(&disk));
+            tokio::spawn(async move {
+                journal.offered(offered(id)).await;
+                words(&disk).contains(&format!("offered {id}"))
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap());
+    }
+    assert_eq!(disk.operations() - before, 1);
+    journal.ended(ended(15));
+    journal.close(30 * S);
+    assert!(words(&disk).contains(&"Relayed 15".to_owned()));
+}
+
 #[test]
 fn what_was_written_is_read_back_whole() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     journal.ended(ended(2));
     journal.tick(3 * S);
     let shared: Arc<dyn Disk> = Arc::clone(&disk) as _;
@@ -97,7 +124,7 @@ fn what_was_written_is_read_back_whole() {
     assert_eq!(reader.read().unwrap(), None);
     assert_eq!(reader.cursor(), journal.position(3 * S));
     // It goes on where it stopped.
-    journal.offered(offered(4));
+    journal.offered_now(offered(4));
     assert_eq!(reader.read().unwrap(), Some(Entry::Offered(offered(4))));
 }
 
@@ -105,11 +132,11 @@ fn what_was_written_is_read_back_whole() {
 fn an_offer_is_written_at_once_and_an_end_with_what_comes_next() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     assert_eq!(words(&disk), ["file 1", "offered 2"]);
     journal.ended(ended(2));
     assert_eq!(words(&disk), ["file 1", "offered 2"]);
-    journal.offered(offered(3));
+    journal.offered_now(offered(3));
     assert_eq!(words(&disk), ["file 1", "offered 2", "Relayed 2", "offered 3"]);
     journal.ended(ended(3));
     journal.tick(4 * S);
@@ -121,8 +148,8 @@ fn an_offer_is_written_at_once_and_an_end_with_what_comes_next() {
 fn a_killed_process_leaves_open_items_that_become_uncertain() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
-    journal.offered(offered(3));
+    journal.offered_now(offered(2));
+    journal.offered_now(offered(3));
     journal.ended(ended(2));
     journal.tick(4 * S);
     drop(journal);
@@ -136,7 +163,7 @@ fn a_killed_process_leaves_open_items_that_become_uncertain() {
 fn another_boot_without_a_close_is_a_gap_that_may_hide_offers() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     drop(journal);
     drop(open(&disk, "another", 9));
     let words = words(&disk);
@@ -148,7 +175,7 @@ fn another_boot_without_a_close_is_a_gap_that_may_hide_offers() {
 fn a_journal_that_was_closed_leaves_no_gap() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     journal.ended(ended(2));
     journal.close(3 * S);
     let disk = Arc::new(disk.after_crash(Crash::Lost));
@@ -160,9 +187,9 @@ fn a_journal_that_was_closed_leaves_no_gap() {
 fn what_is_open_is_carried_into_each_new_file_and_old_files_go() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     for id in 3..120 {
-        journal.offered(offered(id));
+        journal.offered_now(offered(id));
         journal.ended(ended(id));
     }
     let stand = journal.stand();
@@ -187,7 +214,7 @@ fn what_is_open_is_carried_into_each_new_file_and_old_files_go() {
 fn files_go_by_age() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     journal.ended(ended(2));
     let day = 86_400 * S;
     for days in 1..40 {
@@ -203,18 +230,18 @@ fn files_go_by_age() {
 fn a_disk_that_takes_nothing_leaves_a_gap_and_keeps_what_is_open() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     disk.fail_at(disk.operations(), std::io::ErrorKind::StorageFull);
-    journal.offered(offered(3));
+    journal.offered_now(offered(3));
     assert!(journal.stand().failing);
     assert_eq!(journal.stand().unwritten, 1);
     // Within a second it is not tried again.
     let mut soon = offered(4);
     soon.at_ns = 3 * S + 1;
-    journal.offered(soon);
+    journal.offered_now(soon);
     assert_eq!(journal.stand().unwritten, 2);
     journal.ended(ended(4));
-    journal.offered(offered(9));
+    journal.offered_now(offered(9));
     assert!(!journal.stand().failing);
     let words = words(&disk);
     assert_eq!(
@@ -235,8 +262,8 @@ fn a_disk_that_takes_nothing_leaves_a_gap_and_keeps_what_is_open() {
 fn damage_is_named_and_the_next_file_is_read() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
-    journal.offered(offered(3));
+    journal.offered_now(offered(2));
+    journal.offered_now(offered(3));
     drop(journal);
     let path = Path::new("journal/00000001.journal");
     let size = disk.open(path).unwrap().size().unwrap();
@@ -257,7 +284,7 @@ fn what_was_offered_is_found_again_or_a_gap_stands() {
         let roomy = Config { bytes_max: 1 << 20, ..config() };
         let journal = Journal::open(Arc::clone(disk) as _, &roomy, "boot", S);
         for id in 2..40 {
-            journal.offered(offered(id));
+            journal.offered_now(offered(id));
             if id % 3 != 0 {
                 journal.ended(ended(id));
             }
@@ -301,7 +328,7 @@ fn a_file_that_was_cut_while_it_was_begun_hides_nothing() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
     for id in 2..6 {
-        journal.offered(offered(id));
+        journal.offered_now(offered(id));
     }
     journal.ended(ended(3));
     let day = 86_400 * S;
@@ -330,9 +357,9 @@ fn a_clock_that_is_set_back_does_not_stop_the_journal() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1_000);
     disk.fail_at(disk.operations(), std::io::ErrorKind::Other);
-    journal.offered(offered(1_000));
+    journal.offered_now(offered(1_000));
     assert!(journal.stand().failing);
-    journal.offered(offered(10));
+    journal.offered_now(offered(10));
     assert!(!journal.stand().failing);
     assert_eq!(
         words(&disk)[1..],
@@ -345,10 +372,10 @@ fn a_clock_that_is_set_back_does_not_stop_the_journal() {
 fn a_kill_before_a_gap_is_written_is_not_taken_for_a_plain_kill() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     // Not an octet of it is written.
     disk.set_budget(Some(0));
-    journal.offered(offered(3));
+    journal.offered_now(offered(3));
     disk.set_budget(None);
     drop(journal);
     drop(open(&disk, "boot", 9));
@@ -359,12 +386,12 @@ fn a_kill_before_a_gap_is_written_is_not_taken_for_a_plain_kill() {
 #[test]
 fn what_was_left_behind_waits_for_a_disk_that_takes_it() {
     let counted = Arc::new(FaultyDisk::default());
-    open(&counted, "boot", 1).offered(offered(2));
+    open(&counted, "boot", 1).offered_now(offered(2));
     let before = counted.operations();
     drop(open(&counted, "boot", 9));
     for at in before..counted.operations() {
         let disk = Arc::new(FaultyDisk::default());
-        open(&disk, "boot", 1).offered(offered(2));
+        open(&disk, "boot", 1).offered_now(offered(2));
         disk.fail_at(at, std::io::ErrorKind::StorageFull);
         let journal = open(&disk, "boot", 9);
         journal.tick(20 * S);
@@ -380,14 +407,14 @@ fn a_young_file_does_not_go_because_the_next_has_no_head() {
     let now = 1_795_514_400;
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", now);
-    journal.offered(offered(now));
+    journal.offered_now(offered(now));
     journal.close((now + 1) * S);
     drop(disk.create_new(Path::new("journal/00000002.journal")).unwrap());
     let journal = open(&disk, "boot", now + 9);
     assert!(words(&disk).contains(&format!("offered {now}")));
     disk.remove(Path::new("journal/00000001.journal")).unwrap();
     journal.tick((now + 40 * 86_400) * S);
-    journal.offered(offered(now + 40 * 86_400));
+    journal.offered_now(offered(now + 40 * 86_400));
     assert!(!journal.stand().failing);
 }
 
@@ -397,7 +424,7 @@ fn an_offer_behind_the_close_is_written_and_the_book_no_longer_closed() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
     journal.close(2 * S);
-    journal.offered(offered(3));
+    journal.offered_now(offered(3));
     assert_eq!(words(&disk), ["file 1", "closed", "file 2", "offered 3"]);
     drop(journal);
     drop(open(&disk, "boot", 9));
@@ -410,7 +437,7 @@ fn a_sync_that_fails_is_a_gap_since_the_last_that_did_not() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
     journal.tick(10 * S);
-    journal.offered(offered(12));
+    journal.offered_now(offered(12));
     // The folder is synced first, then the file.
     disk.fail_at(disk.operations() + 1, std::io::ErrorKind::Other);
     journal.tick(20 * S);
@@ -427,7 +454,7 @@ fn a_file_that_vanishes_while_it_is_written_is_a_gap() {
     let journal = open(&disk, "boot", 1);
     journal.tick(10 * S);
     disk.remove(Path::new("journal/00000001.journal")).unwrap();
-    journal.offered(offered(12));
+    journal.offered_now(offered(12));
     journal.tick(20 * S);
     journal.tick(30 * S);
     assert_eq!(words(&disk), ["file 2", "gap 10-30 Unsynced", "offered 12"]);
@@ -437,9 +464,9 @@ fn a_file_that_vanishes_while_it_is_written_is_a_gap() {
 fn zeros_where_a_record_should_be_are_damage_unless_nothing_follows() {
     let disk = Arc::new(FaultyDisk::default());
     let journal = open(&disk, "boot", 1);
-    journal.offered(offered(2));
+    journal.offered_now(offered(2));
     let at = journal.position(2 * S).offset;
-    journal.offered(offered(3));
+    journal.offered_now(offered(3));
     let path = Path::new("journal/00000001.journal");
     disk.open(path).unwrap().write_at(at, &[0; 12]).unwrap();
     let all = words(&disk);
@@ -457,7 +484,7 @@ fn files_that_go_under_a_reader_are_told() {
     let mut reader = Reader::new(shared, Path::new("journal"), Cursor::START);
     assert!(matches!(reader.read(), Ok(Some(Entry::Opened(_)))));
     for id in 2..200 {
-        journal.offered(offered(id));
+        journal.offered_now(offered(id));
         journal.ended(ended(id));
     }
     let gone = loop {
@@ -476,14 +503,14 @@ fn a_journal_that_was_begun_anew_is_read_from_its_beginning_and_said_to_be_gone(
     let old = Arc::new(FaultyDisk::default());
     let journal = open(&old, "boot", 1);
     for id in 2..60 {
-        journal.offered(offered(id));
+        journal.offered_now(offered(id));
         journal.ended(ended(id));
     }
     let cursor = journal.position(60 * S);
     assert!(cursor.file > 1 && cursor.offset > 0);
     let new = Arc::new(FaultyDisk::default());
     let journal = open(&new, "boot", 70);
-    journal.offered(offered(71));
+    journal.offered_now(offered(71));
     journal.tick(72 * S);
     for cursor in [cursor, Cursor { file: 1, offset: 1 << 20 }] {
         let shared: Arc<dyn Disk> = Arc::clone(&new) as _;

@@ -37,6 +37,10 @@ const MARGIN_NS: u64 = 10_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 const DAY_NS: u64 = 86_400 * SECOND_NS;
 
+/// An offer that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket(u64);
+
 /// A file that is complete.
 #[derive(Clone, Copy, Debug)]
 struct Past {
@@ -129,6 +133,9 @@ pub(super) struct Writer {
     pending: Vec<u8>,
     pending_entries: u64,
     ending: Vec<u64>,
+    /// Offers that wait, and how often what waits was written.
+    offering: Vec<(u64, Vec<u8>)>,
+    flushes: u64,
     /// What was offered and has no end that is written, by id.
     open: BTreeMap<u64, Open>,
     open_octets: usize,
@@ -161,6 +168,8 @@ impl Writer {
             pending: Vec::new(),
             pending_entries: 0,
             ending: Vec::new(),
+            offering: Vec::new(),
+            flushes: 0,
             open: BTreeMap::new(),
             open_octets: 0,
             lost: None,
@@ -217,19 +226,28 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn offered(&mut self, offered: Offered<'_>) {
+    /// Takes an offer, which [`Writer::write_offer`] writes together with those that came meanwhile.
+    pub(super) fn offer(&mut self, offered: Offered<'_>) -> Ticket {
         self.reopen();
-        let (id, at_ns) = (offered.facts.id, offered.at_ns);
+        let id = offered.facts.id;
         let offer = self.append(&Entry::Offered(offered));
         // A further attempt with the same message: the end of the former waits already.
         self.ending.retain(|ending| *ending != id);
         self.forget(id);
-        self.flush(at_ns);
-        // Only now, so that a file that is begun does not get it twice; also if it was not written.
-        if let Some(offer) = offer {
-            self.open_octets += offer.len();
-            self.open.insert(id, Open { offer, end: None });
+        self.offering.extend(offer.map(|offer| (id, offer)));
+        Ticket(self.flushes)
+    }
+
+    /// Writes an offer that was taken, unless that was done since.
+    pub(super) fn write_offer(&mut self, ticket: Ticket, now_ns: u64) {
+        if ticket.0 == self.flushes {
+            self.flush(now_ns);
         }
+    }
+
+    /// Are several handed over at once, so that one write may do for them?
+    pub(super) fn is_shared(&self) -> bool {
+        self.open.len() + self.offering.len() > 1
     }
 
     pub(super) fn ended(&mut self, ended: Ended<'_>) {
@@ -287,6 +305,16 @@ impl Writer {
 
     /// Writes what waits.
     fn flush(&mut self, now_ns: u64) {
+        self.write_pending(now_ns);
+        self.flushes += 1;
+        // Only now, so that a file that is begun does not get them twice; also if they were not written.
+        for (id, offer) in std::mem::take(&mut self.offering) {
+            self.open_octets += offer.len();
+            self.open.insert(id, Open { offer, end: None });
+        }
+    }
+
+    fn write_pending(&mut self, now_ns: u64) {
         if self.closed {
             return;
         }

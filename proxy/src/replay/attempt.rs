@@ -680,7 +680,7 @@ impl Delivery<'_> {
         self.received = Some(received);
         self.offered = true;
         let facts = self.told().facts(told::settled(self.paths));
-        self.context.corridor.journal.offered(Offered { at_ns: unix_nanos(), facts });
+        self.context.corridor.journal.offered(Offered { at_ns: unix_nanos(), facts }).await;
         let asked = Instant::now();
         let finished =
             taken.connection.finish([&last, &[], &[]], waits.block, waits.final_reply).await;

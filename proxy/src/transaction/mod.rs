@@ -389,7 +389,7 @@ impl Transaction {
         if end == End::Complete && matches!(&self.kind, Kind::Pass(pass) if pass.is_alive()) {
             self.offered = true;
             let facts = self.facts(Some(peeked));
-            corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts });
+            corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts }).await;
         }
         self.ended = true;
         let (outcome, reply) = match (&mut self.kind, end) {
