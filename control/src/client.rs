@@ -227,7 +227,12 @@ impl Client {
     /// GET, read piece by piece.
     pub async fn stream(&self, path: &str) -> Result<Pieces, ClientError> {
         let answer = self.ask(Method::GET, path, Bytes::new(), DEADLINE).await?;
-        Ok(Pieces { socket: self.socket.clone(), body: answer.into_body(), rest: Vec::new() })
+        Ok(Pieces {
+            socket: self.socket.clone(),
+            body: answer.into_body(),
+            rest: Vec::new(),
+            read: 0,
+        })
     }
 
     async fn ask(
@@ -324,6 +329,8 @@ pub struct Pieces {
     socket: PathBuf,
     body: Incoming,
     rest: Vec<u8>,
+    /// So many octets of `rest` were read.
+    read: usize,
 }
 
 impl Pieces {
@@ -350,13 +357,17 @@ impl Pieces {
     /// The next value of JSON Lines; none at the true end of the answer.
     pub async fn next_line<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         loop {
-            if let Some(end) = self.rest.iter().position(|octet| *octet == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                if line.trim_ascii().is_empty() {
+            if let Some(length) = memchr::memchr(b'\n', &self.rest[self.read..]) {
+                let line = self.read..self.read + length;
+                self.read = line.end + 1;
+                if self.rest[line.clone()].trim_ascii().is_empty() {
                     continue;
                 }
-                return self.value(&line).map(Some);
+                return self.value(&self.rest[line]).map(Some);
             }
+            // Moved once for each piece, not for each line.
+            self.rest.drain(..self.read);
+            self.read = 0;
             match self.next_piece().await? {
                 Some(piece) => self.rest.extend_from_slice(&piece),
                 None if self.rest.trim_ascii().is_empty() => return Ok(None),

@@ -464,7 +464,8 @@ pub struct JournalFilter {
     pub until_unix_ms: Option<u64>,
     /// At most this many.
     pub limit: Option<u64>,
-    /// Tell each entry where it stands: an offer also when its end follows, and an end without what its offer told.
+    /// Tell each entry where it stands: an offer also when its end follows, and an end without what its offer told; without
+    /// digests, client and TLS.
     #[serde(default)]
     pub entries: bool,
 }
@@ -495,59 +496,82 @@ pub struct JournalLine {
     #[serde(default)]
     pub cursor: String,
     /// When it ended, was offered, or the gap begins (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
     /// Where the gap ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// Why entries may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// In a gap: mail that was offered to a member may be missing too, not only ends.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub hides_offers: bool,
     /// Id of the transaction; an attempt has that of its message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `pass`, `hold`, `refuse`, `replay`, `dsn` or `probe`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
     /// Gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
     /// Member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
     /// Client; in replay the one that the message came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// The member was told the id (XFORWARD IDENT).
     #[serde(default)]
     pub told_ident: bool,
     /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<String>,
     /// Reverse-path, as written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Forward-paths, as written.
     #[serde(default)]
     pub to: Vec<String>,
     /// Message-ID field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// Id in the topmost trace field of a lockgate: under it the message was passed on or replayed before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_as: Option<String>,
     /// Media type of the Content-Type field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// Octets of the header that was looked at.
     #[serde(default)]
     pub header_octets: u32,
     /// SHA-256 over them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_sha256: Option<String>,
     /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// The reply that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
     /// Forward-paths that ended otherwise.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<JournalPath>,
     /// Octets of mail data, without our trace field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// SHA-256 over them, in hold and replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_sha256: Option<String>,
     /// TLS towards the member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A forward-path that ended otherwise than its transaction.

@@ -291,9 +291,14 @@ impl Ledger {
         if told && self.offers.len() < limits.offers_max {
             return true;
         }
-        let latest = self.untracked.entry(offer.member.clone()).or_default();
-        *latest = key.at.max(*latest);
+        self.overlooked(&offer.member, key.at);
         false
+    }
+
+    /// Something may have been offered to this member until then that is not followed.
+    pub fn overlooked(&mut self, member: &str, until: Moment) {
+        let latest = self.untracked.entry(member.to_owned()).or_default();
+        *latest = until.max(*latest);
     }
 
     fn add(&mut self, key: OfferKey, offer: Offer) {

@@ -53,6 +53,8 @@ pub struct Book {
 pub struct Books {
     /// When they were begun.
     pub since: Option<Moment>,
+    /// The journal is not read: nothing would tell what became of mail.
+    pub asleep: bool,
     /// The ledger.
     pub ledger: Ledger,
     /// By the name of the log.

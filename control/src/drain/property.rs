@@ -24,6 +24,10 @@ enum Fate {
     ThroughFilter,
     StuckInFilter,
     StuckBehindFilter,
+    /// It goes out, and a copy that the server made of it waits.
+    CopyStuck,
+    /// A filter gives it back, and is turned away: it waits where it was.
+    TurnedAway,
 }
 
 /// How the handing over ended.
@@ -56,6 +60,8 @@ enum Tale {
     /// Handed in as a file that lacks its beginning.
     Cut,
     Twice,
+    /// Interrupted for a while; that is known.
+    Holed,
     Never,
     /// Handed in at the very end.
     Imported,
@@ -70,6 +76,8 @@ struct World {
     skew_s: i64,
     tale: Tale,
     tale_at: u8,
+    /// After how many things that are told the books are read from disk again.
+    restart_after: u8,
 }
 
 impl World {
@@ -100,6 +108,8 @@ fn spec() -> impl Strategy<Value = Spec> {
         3 => Just(Fate::ThroughFilter),
         1 => Just(Fate::StuckInFilter),
         1 => Just(Fate::StuckBehindFilter),
+        1 => Just(Fate::CopyStuck),
+        1 => Just(Fate::TurnedAway),
     ];
     let ending = prop_oneof![
         10 => Just(Ending::Taken),
@@ -127,12 +137,14 @@ fn world() -> impl Strategy<Value = World> {
         1 => Just(Tale::Late),
         1 => Just(Tale::Cut),
         1 => Just(Tale::Twice),
+        1 => Just(Tale::Holed),
         1 => Just(Tale::Never),
         2 => Just(Tale::Imported),
     ];
     let specs = proptest::collection::vec(spec(), 0..9);
-    (specs, any::<bool>(), any::<bool>(), any::<bool>(), -120_i64..=120, tale, any::<u8>())
-        .prop_map(|(specs, ident, trace, returns, skew_s, tale, tale_at)| World {
+    let told = (tale, any::<u8>(), 1_u8..60);
+    (specs, any::<bool>(), any::<bool>(), any::<bool>(), -120_i64..=120, told).prop_map(
+        |(specs, ident, trace, returns, skew_s, (tale, tale_at, restart_after))| World {
             specs,
             ident,
             trace,
@@ -140,7 +152,9 @@ fn world() -> impl Strategy<Value = World> {
             skew_s,
             tale,
             tale_at,
-        })
+            restart_after,
+        },
+    )
 }
 
 /// What is told, and when it happened.
@@ -160,6 +174,12 @@ struct Model {
 }
 
 const NEVER: i64 = i64::MAX / 4;
+
+/// How long an interruption lasts.
+const HOLE_MS: i64 = 20_000;
+
+/// To whom the server copies mail.
+const COPY: &str = "archive@example.net";
 
 fn address(number: u8) -> String {
     format!("r{number}@example.net")
@@ -299,6 +319,27 @@ impl Model {
                 self.log(out, format!("postfix/smtp[10]: {id}: to=<{address}>, relay=mta[192.0.2.20]:25, delay=1, delays=0/0/0/1, dsn=5.1.1, status=bounced (host mta said: 550 no)"));
                 out
             }
+            Fate::CopyStuck => {
+                self.log(out, sent(id));
+                returned(self, out - 50);
+                let copy = deferred(id).replace(&address, COPY);
+                self.log(out + 20, copy);
+                self.inside.push(format!("{index} {COPY}"));
+                NEVER
+            }
+            Fate::TurnedAway => {
+                let child = self.free.pop().unwrap();
+                self.log(out, format!("postfix/smtpd[7]: {child}: client=localhost[127.0.0.1], orig_queue_id={id}, orig_client=x[192.0.2.1]"));
+                self.log(
+                    out + 10,
+                    format!("postfix/cleanup[8]: {child}: message-id=<{message_id}>"),
+                );
+                self.log(out + 20, format!("postfix/cleanup[8]: {child}: milter-reject: END-OF-MESSAGE from localhost[127.0.0.1]: 4.7.1 later; from=<a@example.org> to=<{address}>"));
+                busy.push((out + 20, child));
+                self.log(out + 40, deferred(id));
+                self.inside.push(format!("{index} {address}"));
+                NEVER
+            }
             Fate::StuckInFilter => {
                 self.log(out, piped);
                 self.inside.push(format!("{index} {address}"));
@@ -350,7 +391,8 @@ fn play(world: &World) -> (Stage, Verdict, Vec<String>) {
     if !world.returns {
         stage.setting.plan.gates.remove("back");
     }
-    let followed = matches!(world.tale, Tale::Whole | Tale::Late | Tale::Twice);
+    let followed = matches!(world.tale, Tale::Whole | Tale::Late | Tale::Twice | Tale::Holed);
+    let mut interrupted = false;
     if !followed {
         stage.books.logs.clear();
     }
@@ -359,7 +401,12 @@ fn play(world: &World) -> (Stage, Verdict, Vec<String>) {
     let point = model.end * i64::from(world.tale_at) / 255;
     let mut kept: Vec<(i64, String)> = Vec::new();
     let mut tick = 0;
-    for (at, told) in &model.told {
+    for (place, (at, told)) in model.told.iter().enumerate() {
+        if place % usize::from(world.restart_after) == usize::from(world.restart_after) - 1 {
+            let kept = postcard::to_stdvec(&stage.books).unwrap();
+            stage.books = postcard::from_bytes(&kept).unwrap();
+            stage.books.index();
+        }
         while tick + 5000 < *at {
             tick += 5000;
             stage.tick(tick);
@@ -369,6 +416,14 @@ fn play(world: &World) -> (Stage, Verdict, Vec<String>) {
                 let line = format!("+{} {text}", at.div_euclid(1000) + world.skew_s);
                 match world.tale {
                     Tale::Never => {}
+                    Tale::Holed if *at > point && *at < point + HOLE_MS => interrupted = true,
+                    Tale::Holed => {
+                        if std::mem::take(&mut interrupted) {
+                            let book = stage.books.logs.entry("sems1".into()).or_default();
+                            book.chains.begin_piece(Some(Moment(super::tests::START + *at)));
+                        }
+                        stage.log(&line, *at);
+                    }
                     Tale::Late if *at > point => {}
                     Tale::Cut if *at < point => {}
                     Tale::Cut | Tale::Imported => kept.push((*at, line)),
@@ -382,6 +437,10 @@ fn play(world: &World) -> (Stage, Verdict, Vec<String>) {
             told => tell(&mut stage, world, told, *at),
         }
         assert!(stage.sums_balance());
+    }
+    if interrupted {
+        let book = stage.books.logs.entry("sems1".into()).or_default();
+        book.chains.begin_piece(Some(Moment(super::tests::START + fenced)));
     }
     let sentinel = sentinel(&mut stage, world, sent, &mut kept);
     let mut now = sent + 2000;
@@ -470,7 +529,9 @@ fn sentinel(
     }
     match world.tale {
         Tale::Never | Tale::Late => {}
-        Tale::Whole | Tale::Twice => lines.iter().for_each(|line| stage.log(line, at + 1000)),
+        Tale::Whole | Tale::Twice | Tale::Holed => {
+            lines.iter().for_each(|line| stage.log(line, at + 1000));
+        }
         Tale::Cut | Tale::Imported => kept.extend(lines.into_iter().map(|line| (at, line))),
     }
     if world.returns {
@@ -500,7 +561,8 @@ proptest! {
         let past_us = world.specs.iter().any(|spec| spec.ending == Ending::Bypass);
         // A log that lacks its beginning is a doubt too: an end that it shows may be that of a message before.
         let apart = world.ident && !past_us && world.tale != Tale::Cut;
-        for name in inside.iter().filter(|_| apart) {
+        // A copy is no item of ours.
+        for name in inside.iter().filter(|name| apart && !name.ends_with(COPY)) {
             let (index, to) = name.split_once(' ').unwrap();
             let index: usize = index.parse().unwrap();
             if world.specs[index].ending != Ending::Bypass {
@@ -563,6 +625,7 @@ fn mail_that_came_past_us_is_not_taken_for_the_next_of_its_envelope() {
         skew_s: 0,
         tale: Tale::Whole,
         tale_at: 0,
+        restart_after: 50,
     };
     let (stage, verdict, inside) = play(&world);
     assert_eq!(inside.len(), 1);

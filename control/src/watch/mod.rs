@@ -398,6 +398,19 @@ impl Watcher {
     }
 
     async fn read_journal(&mut self) -> Result<(), ClientError> {
+        // Where nothing could ever tell what became of mail, nobody needs to know what was handed over.
+        if self.config.setting.plan.told.is_empty() {
+            self.changed |= !std::mem::replace(&mut self.books.asleep, true);
+            return Ok(());
+        }
+        if self.books.asleep {
+            for member in self.config.members.keys() {
+                self.books.ledger.overlooked(member, Moment::now());
+            }
+            self.begin_journal().await?;
+            self.books.asleep = false;
+            return Ok(());
+        }
         if self.books.ledger.cursor().is_none() {
             return self.begin_journal().await;
         }
@@ -534,6 +547,11 @@ impl Watcher {
         let word = Word { by, reason, at: Moment::now() };
         match what {
             Attested::EmptyStart => {
+                if !self.config.setting.plan.told.contains(&member) {
+                    return Err(Refusal::Bad(format!(
+                        "nothing tells what becomes of mail that is handed to {member}: configure a log or a return gate first"
+                    )));
+                }
                 let since = self.books.since.ok_or_else(|| {
                     Refusal::Failed("the journal was not read yet: is the proxy running?".into())
                 })?;

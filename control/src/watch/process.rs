@@ -203,6 +203,9 @@ impl Watcher {
                     process.former = former.fences.iter().map(|fence| fence.order).collect();
                     process.former.extend(&former.former);
                 }
+                if !self.config.setting.plan.told.contains(&process.member) {
+                    self.books.ledger.overlooked(&process.member, process.started);
+                }
                 self.drains.insert(target.clone(), process);
                 self.keep_drain(&target)?;
                 targets.push(target);

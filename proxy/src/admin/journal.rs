@@ -179,7 +179,7 @@ impl Scan {
                 let id = offered.facts.id;
                 if self.wanted.may_want(id) {
                     let mut line = blank(JournalWhat::Open);
-                    told(&mut line, &offered.facts);
+                    told(&mut line, &offered.facts, self.wanted.filter.entries);
                     line.at = Some(clock::rfc_3339(offered.at_ns / 1_000_000));
                     let at_ms = offered.at_ns / 1_000_000;
                     if self.wanted.filter.entries {
@@ -198,7 +198,7 @@ impl Scan {
                         JournalLine { id: Some(id_text(ended.id)), ..blank(JournalWhat::Ended) },
                     )
                 });
-                let mut line = of_end(known, &ended);
+                let mut line = of_end(known, &ended, self.wanted.filter.entries);
                 let at_ms = ended.at_ns / 1_000_000;
                 line.cursor = text_of(self.reader.cursor());
                 Ok(Step::Line(Box::new(line), at_ms))
@@ -259,22 +259,25 @@ fn of_gap(gap: &Gap) -> JournalLine {
     }
 }
 
-fn told(line: &mut JournalLine, facts: &Facts<'_>) {
+/// What is told of a transaction; `brief`: without what a ledger has no use for.
+fn told(line: &mut JournalLine, facts: &Facts<'_>, brief: bool) {
     line.id = Some(id_text(facts.id));
     line.doing = Some(facts.doing.as_str().to_owned());
     line.gate = Some(facts.gate.to_string());
     line.member = facts.member.as_deref().map(str::to_owned);
-    line.client = facts.client.map(|client| client.to_string());
+    if !brief {
+        line.client = facts.client.map(|client| client.to_string());
+        line.media_type = facts.media_type.as_deref().map(str::to_owned);
+        line.header_octets = facts.header_octets;
+        line.header_sha256 = facts.header_sha256.as_ref().map(hex);
+        line.tls = facts.tls.as_deref().map(str::to_owned);
+    }
     line.told_ident = facts.told_ident;
     line.from = Some(facts.from.to_string());
     line.to = facts.to.iter().map(ToString::to_string).collect();
     line.message_id = facts.message_id.as_deref().map(str::to_owned);
     line.passed_as = facts.passed_as.map(id_text);
-    line.media_type = facts.media_type.as_deref().map(str::to_owned);
-    line.header_octets = facts.header_octets;
-    line.header_sha256 = facts.header_sha256.as_ref().map(hex);
     line.began = Some(clock::rfc_3339(facts.began_ns / 1_000_000));
-    line.tls = facts.tls.as_deref().map(str::to_owned);
     line.others = others(&line.to, &facts.settled);
 }
 
@@ -288,9 +291,9 @@ fn others(to: &[String], ends: &[crate::journal::PathEnd<'_>]) -> Vec<JournalPat
     ends.iter().map(one).collect()
 }
 
-fn of_end(mut line: JournalLine, ended: &Ended<'_>) -> JournalLine {
+fn of_end(mut line: JournalLine, ended: &Ended<'_>, brief: bool) -> JournalLine {
     if let Some(facts) = &ended.facts {
-        told(&mut line, facts);
+        told(&mut line, facts, brief);
     }
     line.what = JournalWhat::Ended;
     line.at = Some(clock::rfc_3339(ended.at_ns / 1_000_000));
@@ -302,7 +305,7 @@ fn of_end(mut line: JournalLine, ended: &Ended<'_>) -> JournalLine {
         line.others.push(other);
     }
     line.size = Some(ended.size);
-    line.content_sha256 = ended.content_sha256.as_ref().map(hex);
+    line.content_sha256 = ended.content_sha256.as_ref().filter(|_| !brief).map(hex);
     line
 }
 

@@ -29,6 +29,9 @@ use crate::maillog::files::told::{Lost, Told};
 /// Octets read at a time.
 const READ_OCTETS: usize = 256 * 1024;
 
+/// How long a file that counts as finished is still looked at.
+const LATE_NS: u64 = 600_000_000_000;
+
 /// How to follow a log.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -84,6 +87,8 @@ pub struct Tail {
     state: State,
     /// The file before the one that is read or waited for.
     before: Option<Mark>,
+    /// The same, open, and until when a writer may still add to it.
+    former: Option<(Box<Reading>, u64)>,
     buffer: Vec<u8>,
 }
 
@@ -130,7 +135,7 @@ impl Tail {
             Some((None, before)) => (State::Next, before),
             None => begin(&path, &options)?,
         };
-        Ok(Self { path, options, state, before, buffer: vec![0; READ_OCTETS] })
+        Ok(Self { path, options, state, before, former: None, buffer: vec![0; READ_OCTETS] })
     }
 
     /// How far was read: what to keep after a poll, with what it told.
@@ -163,11 +168,24 @@ impl Tail {
         each: &mut dyn FnMut(Told<'_>),
     ) -> Result<Polled, TailError> {
         let mut polled = Polled::default();
+        self.read_former(now_ns, each);
         let result = self.steps(now_ns, &mut polled, each);
         if let State::Reading(reading) = &mut self.state {
             reading.tell_skipped(each);
         }
         result.map(|()| polled)
+    }
+
+    /// A writer that was told late of the new file adds to the old one, though that counted as finished: these lines are out
+    /// of order, and better than none.
+    fn read_former(&mut self, now_ns: u64, each: &mut dyn FnMut(Told<'_>)) {
+        let Some((reading, until_ns)) = &mut self.former else { return };
+        while let Ok(octets @ 1..) = reading.read(&mut self.buffer) {
+            reading.take(&self.buffer[..octets], each);
+        }
+        if now_ns >= *until_ns {
+            self.former = None;
+        }
     }
 
     fn steps(
@@ -344,7 +362,12 @@ impl Tail {
             self.before = Some(reading.mark());
         }
         each(Told::Turned { end: reading.position(), chain: reading.chain_value() });
-        self.state = State::Next;
+        let late = reading.is_plain() && index.is_some();
+        if let State::Reading(reading) = std::mem::replace(&mut self.state, State::Next)
+            && late
+        {
+            self.former = Some((reading, now_ns.saturating_add(LATE_NS)));
+        }
         Ok(Step::Again)
     }
 

@@ -209,6 +209,26 @@ fn a_line_written_between_poll_and_rename_is_read() {
     assert_eq!(scene.turned, 1);
 }
 
+/// A writer whose reload was slow, or that was quiet until then.
+#[test]
+fn what_is_added_to_a_file_that_counted_as_finished_is_told_all_the_same() {
+    let mut scene = Scene::new(from_beginning());
+    scene.write("mail.log", "one\n");
+    scene.poll();
+    scene.rotate();
+    scene.settle();
+    scene.write("mail.log", "three\n");
+    scene.poll();
+    scene.write("mail.log.1", "two\n");
+    scene.poll();
+    scene.assert(&["one", "three", "two"], &[]);
+    scene.now_ns += 3600 * SECOND;
+    scene.poll();
+    scene.write("mail.log.1", "too late\n");
+    scene.poll();
+    scene.assert(&["one", "three", "two"], &[]);
+}
+
 #[test]
 fn a_writer_that_goes_on_with_the_rotated_file_is_read_first() {
     let mut scene = scene();
