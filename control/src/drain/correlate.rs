@@ -238,6 +238,8 @@ struct Chain {
     seen: Moment,
     /// Where its first line stands.
     place: Place,
+    /// The piece of the log in which that is.
+    piece: u64,
     client: Option<IpAddr>,
     /// The line with which it began was read.
     accepted: bool,
@@ -388,8 +390,10 @@ pub struct Chains {
 struct Piece {
     /// It was followed from this moment on, by our clock: what was written later is in it.
     from: Option<Moment>,
-    /// The earliest and the latest offer that it showed.
-    shown: Option<(Moment, Moment)>,
+    /// The earliest offer of which it showed how it came in.
+    began: Option<Moment>,
+    /// The latest offer that it showed.
+    shown: Option<Moment>,
     /// Its earliest and its latest stamp, by the log's clock.
     span: Option<(Moment, Moment)>,
     /// Where its stamps jump, by the log's clock; nothing is known of more than [`JUMPS_MAX`].
@@ -612,11 +616,13 @@ impl Chains {
         if !self.chains.contains_key(name) {
             self.loose.insert(name.to_owned());
         }
+        let piece = self.piece;
         self.chains.entry(name.to_owned()).or_insert_with(|| Chain {
             bound: Bound::No,
             first: stamp,
             seen: now,
             place: place.clone(),
+            piece,
             client: None,
             accepted: false,
             queued: false,
@@ -681,8 +687,9 @@ impl Chains {
             let ident = chain.ident.as_deref();
             shown = ident.and_then(|ident| desk.ledger.remembers_id(ident));
         }
+        let arrived = chain.piece == self.piece && (chain.accepted || chain.arrived);
         if let Some(offered) = shown {
-            self.shows(offered);
+            self.shows(offered, arrived);
         }
         if more {
             // By its Message-ID alone another message was taken for this one, and came past us.
@@ -703,6 +710,7 @@ impl Chains {
         chain.bound = bound.clone();
         let arrival = chain.first.filter(|_| chain.arrived && whose == Whose::Arrival);
         let told = chain.recipients.clone();
+        let began_here = chain.piece == self.piece && (chain.accepted || chain.arrived);
         if judged && bound != Bound::Bypass {
             self.unjudge(name, first, &place);
         }
@@ -729,7 +737,8 @@ impl Chains {
             {
                 self.skew.pair(earliest, offer.began, offer.until(desk.now));
             }
-            self.shows(key.at);
+            let arrived = whose == Whose::Arrival && began_here;
+            self.shows(key.at, arrived);
         }
         self.shows_idents |= by == Key::Ident;
         self.mine.insert(key.clone());
@@ -795,11 +804,15 @@ impl Chains {
         self.piece = piece;
     }
 
-    fn shows(&mut self, offered: Moment) {
+    /// A line shows this offer; `arrival`: it was read how it came in. What is said of a message later does not show that the
+    /// log was read since then.
+    fn shows(&mut self, offered: Moment, arrival: bool) {
         self.shown_until = self.shown_until.max(Some(offered));
         let piece = self.pieces.entry(self.piece).or_default();
-        let (from, to) = piece.shown.unwrap_or((offered, offered));
-        piece.shown = Some((from.min(offered), to.max(offered)));
+        if arrival {
+            piece.began = Some(piece.began.map_or(offered, |began| began.min(offered)));
+        }
+        piece.shown = piece.shown.max(Some(offered));
     }
 
     /// A line with this stamp was read.
@@ -822,11 +835,10 @@ impl Chains {
         let (low, high) = self.skew.bounds().unwrap_or((-most, most));
         let ours = |piece: &Piece| {
             let span = piece.span.map(|(first, last)| (first.plus(-low), last.plus(-high)));
-            let shown = piece.shown;
-            let begins = [piece.from, span.map(|span| span.0), shown.map(|shown| shown.0)];
-            let ends = [span.map(|span| span.1), shown.map(|shown| shown.1)];
-            let begin = begins.into_iter().flatten().min()?;
-            Some((begin, ends.into_iter().flatten().max()?))
+            // What was followed begins with that; a line may speak of what was long before.
+            let first = [span.map(|span| span.0), piece.began].into_iter().flatten().min();
+            let ends = [span.map(|span| span.1), piece.shown];
+            Some((piece.from.or(first)?, ends.into_iter().flatten().max()?))
         };
         let mut pieces: Vec<(Moment, Moment)> = self.pieces.values().filter_map(ours).collect();
         pieces.sort_unstable();
@@ -856,9 +868,11 @@ impl Chains {
             piece.jumps.len() <= JUMPS_MAX && !piece.jumps.iter().any(over)
         };
         self.pieces.values().filter(|piece| whole(piece)).any(|piece| {
-            let begins = piece.from.is_some_and(|begun| begun <= from)
-                || piece.shown.is_some_and(|(first, _)| from.since(first) >= guard_ms);
-            begins && piece.shown.is_some_and(|(_, last)| last.since(to) >= guard_ms)
+            let begins = match (piece.from, piece.began) {
+                (Some(begun), _) => begun <= from,
+                (None, began) => began.is_some_and(|first| from.since(first) >= guard_ms),
+            };
+            begins && piece.shown.is_some_and(|last| last.since(to) >= guard_ms)
         })
     }
 
@@ -1232,7 +1246,7 @@ impl Chains {
             let (plan, limits) = (desk.plan, desk.limits);
             let found = desk.ledger.arrived(&arrival, true, place, &text, plan, limits, now);
             if let Some(key) = found {
-                self.shows(key.at);
+                self.shows(key.at, true);
                 return;
             }
         }

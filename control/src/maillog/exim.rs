@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 
 use super::address::{bare, bracketed_ip, word};
+use super::cut::{cut, last};
 use super::reply::next_id;
 use super::stamp::Clock;
 use super::{Disposition, Line, Message, QueueId, Recipient, Says, What, syslog};
@@ -66,14 +67,14 @@ pub(super) fn read(message: &Message<'_>, each: &mut impl FnMut(Line<'_>)) -> Op
     let Some((id, body)) = split_id(message.text) else {
         return without_id(message.text).map(|says| each(says.line(message)));
     };
-    let (flag, rest) = body.split_once(' ').unwrap_or((body, ""));
-    let what = match flag {
-        "<=" => return arrived(message, id, rest, each),
-        "=>" | "->" | ">>" => delivered(id, rest, None).map(Says::What),
-        "*>" => delivered(id, rest, Some(Disposition::Deleted)).map(Says::What),
-        "==" => deferred(id, rest).map(Says::What),
-        "**" => failed(id, rest).map(Says::What),
-        "Completed" => Some(Says::What(What::Removed { id })),
+    let (flag, rest) = cut(body, b' ').unwrap_or((body, ""));
+    let what = match flag.as_bytes() {
+        b"<=" => return arrived(message, id, rest, each),
+        b"=>" | b"->" | b">>" => delivered(id, rest, None).map(Says::What),
+        b"*>" => delivered(id, rest, Some(Disposition::Deleted)).map(Says::What),
+        b"==" => deferred(id, rest).map(Says::What),
+        b"**" => failed(id, rest).map(Says::What),
+        b"Completed" => Some(Says::What(What::Removed { id })),
         _ => of_message(id, body),
     };
     what.map(|says| each(says.line(message)))
@@ -81,7 +82,7 @@ pub(super) fn read(message: &Message<'_>, each: &mut impl FnMut(Line<'_>)) -> Op
 
 /// The id at the beginning, and what is said of the message.
 fn split_id(text: &str) -> Option<(QueueId<'_>, &str)> {
-    let (id, body) = text.split_once(' ')?;
+    let (id, body) = cut(text, b' ')?;
     is_id(id.as_bytes()).then_some((QueueId(id), body))
 }
 
@@ -111,18 +112,16 @@ fn arrived(
     let (mut client, mut size, mut message_id, mut reference) = (None, None, None, None);
     // From the Message-ID on, strangers write.
     while message_id.is_none() && !rest.is_empty() && !rest.starts_with("T=\"") {
-        let (key, behind) = rest.split_once(' ').unwrap_or((rest, ""));
-        if matches!(key, "from" | "for") {
-            break;
-        }
-        if key.starts_with("H=") && client.is_none() {
-            (client, rest) = host(rest);
-            continue;
-        }
-        match key.split_once('=') {
-            Some(("R", id)) if is_id(id.as_bytes()) => reference = Some(QueueId(id)),
-            Some(("S", octets)) => size = octets.parse().ok(),
-            Some(("id", id)) => message_id = Some(bare(id)),
+        let (word, behind) = cut(rest, b' ').unwrap_or((rest, ""));
+        match word.as_bytes() {
+            b"from" | b"for" => break,
+            [b'H', b'=', ..] if client.is_none() => {
+                (client, rest) = host(rest);
+                continue;
+            }
+            [b'R', b'=', id @ ..] if is_id(id) => reference = word.get(2..).map(QueueId),
+            [b'S', b'=', ..] => size = word.get(2..).and_then(|octets| octets.parse().ok()),
+            [b'i', b'd', b'=', ..] => message_id = word.get(3..).map(bare),
             _ => {}
         }
         rest = behind;
@@ -144,6 +143,9 @@ fn arrived(
 /// How many recipients stand behind `for`, which is last on the line. With a subject (`T="…"`) on
 /// it, one cannot tell.
 fn recipients(rest: &str) -> Option<u32> {
+    if rest.is_empty() {
+        return None;
+    }
     let list = rest.strip_prefix("for ").or_else(|| match rest.split_once(" for ") {
         Some((before, list)) if !before.contains('"') => Some(list),
         _ => None,
@@ -166,7 +168,8 @@ fn host(text: &str) -> (Option<&str>, &str) {
             b')' => depth = depth.saturating_sub(1),
             b'[' if depth == 0 => {
                 let behind = text.get(place..).unwrap_or_default();
-                let end = behind.find(' ').map_or(text.len(), |length| place + length);
+                let blank = memchr::memchr(b' ', behind.as_bytes());
+                let end = blank.map_or(text.len(), |length| place + length);
                 return (text.get(..end), text.get(end..).unwrap_or("").trim_start());
             }
             // A key follows although no address came.
@@ -174,7 +177,7 @@ fn host(text: &str) -> (Option<&str>, &str) {
             _ => {}
         }
     }
-    let (host, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let (host, rest) = cut(text, b' ').unwrap_or((text, ""));
     (Some(host), rest)
 }
 
@@ -238,14 +241,14 @@ fn keys(text: &str) -> Keys<'_> {
     let (mut rest, mut named) = (text, None);
     while !rest.is_empty() {
         if let Some(reply) = rest.strip_prefix("C=\"") {
-            keys.confirmation = reply.rsplit_once('"').map(|(reply, _)| reply);
+            keys.confirmation = last(reply, "\"").map(|(reply, _)| reply);
             break;
         }
         if rest.starts_with("H=") && named.is_none() {
             (named, rest) = host(rest);
             continue;
         }
-        let (key, behind) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (key, behind) = cut(rest, b' ').unwrap_or((rest, ""));
         if let Some(transport) = key.strip_prefix("T=") {
             keys.transport.get_or_insert(transport);
         }
@@ -253,8 +256,9 @@ fn keys(text: &str) -> Keys<'_> {
     }
     let host = named.and_then(|host| host.strip_prefix("H=")).unwrap_or_default();
     keys.relay = bracketed_ip(host);
-    keys.relay_port = host.rsplit_once("]:").and_then(|(_, port)| port.parse().ok());
-    keys.relay_name = host.split([' ', '[']).next().filter(|name| !name.is_empty());
+    keys.relay_port = last(host, "]:").and_then(|(_, port)| port.parse().ok());
+    let end = memchr::memchr2(b' ', b'[', host.as_bytes()).unwrap_or(host.len());
+    keys.relay_name = host.get(..end).filter(|name| !name.is_empty());
     keys
 }
 
@@ -284,7 +288,11 @@ fn outcome<'a>(
 fn delivered<'a>(id: QueueId<'a>, rest: &'a str, known: Option<Disposition>) -> Option<What<'a>> {
     let addressed = addressed(rest)?;
     let Behind::Keys(rest) = addressed.behind else { return None };
-    if !rest.split(' ').any(|word| word.starts_with("R=") || word.starts_with("T=")) {
+    let named = |key: &str| {
+        rest.starts_with(&key[1..])
+            || memchr::memmem::find(rest.as_bytes(), key.as_bytes()).is_some()
+    };
+    if !named(" R=") && !named(" T=") {
         return None;
     }
     let keys = keys(rest);
