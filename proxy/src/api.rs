@@ -456,7 +456,7 @@ pub struct JournalFilter {
     pub gate: Option<String>,
     /// Member.
     pub member: Option<String>,
-    /// Outcome: `relayed`, `held`, `deferred`, `refused`, `uncertain`, `blocked`, `abandoned`.
+    /// Outcome: `relayed`, `held`, `deferred`, `refused`, `uncertain`, `blocked`, `abandoned`, `known`.
     pub outcome: Option<String>,
     /// Ended (or, without an end, offered) at this moment or later.
     pub since_unix_ms: Option<u64>,

@@ -228,7 +228,10 @@ fn only_keys_without_a_default_are_commented_out_in_the_example_configuration() 
         "file",
         "journald",
         "syslog",
+        "inside",
         "mailboxes",
+        "host",
+        "program",
         "unparsed_per_million_max",
         "pattern",
     ];
@@ -407,6 +410,7 @@ fn clocks_are_read_in_listed_files_only() {
         }
     }
     let allowed = [
+        ("control/src/check.rs Timestamp::now", "a look at the end of a log"),
         ("control/src/cli/journal.rs Timestamp::now", "a length of time before now"),
         ("control/src/api.rs Timestamp::now", "a file that is handed in is of now, unless it says"),
         ("control/src/cli/drain.rs Instant::now", "deadline of --wait"),

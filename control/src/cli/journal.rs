@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use proxy::api::{JournalFilter, JournalLine, JournalWhat, path};
 
 use super::{Desk, Exit, duration};
@@ -66,8 +68,8 @@ pub struct Narrow {
     /// Member
     #[arg(long)]
     member: Option<String>,
-    /// relayed, held, deferred, refused, uncertain, blocked or abandoned
-    #[arg(long, value_parser = ["relayed", "held", "deferred", "refused", "uncertain", "blocked", "abandoned"])]
+    /// relayed, held, deferred, refused, uncertain, blocked, abandoned or known
+    #[arg(long, value_parser = ["relayed", "held", "deferred", "refused", "uncertain", "blocked", "abandoned", "known"])]
     outcome: Option<String>,
 }
 
@@ -90,8 +92,12 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(moment);
     }
+    // Without a zone: UTC, as in the log.
+    if let Ok(moment) = text.parse::<DateTime>() {
+        return TimeZone::UTC.to_timestamp(moment).map_err(|error| error.to_string());
+    }
     let ago = duration(text).map_err(|_| {
-        "a moment such as 2026-11-24T10:00:00Z, or a length of time such as 2h".to_owned()
+        "a moment such as 2026-11-24T10:00:00Z or \"2026-11-24 10:00\" (UTC), or a length of time such as 2h".to_owned()
     })?;
     Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }
@@ -109,6 +115,9 @@ pub(super) async fn run(desk: &Desk, journal: Journal, out: &mut Out) -> anyhow:
                 ..search.narrow.filter()
             };
             let (found, _) = list(desk, &filter, None, out, line_text).await?;
+            if found == 0 {
+                out.warn("nothing found")?;
+            }
             if limit == Some(found) && search.limit.is_none() {
                 out.warn(&format!("the first {found}; --limit 0 shows all"))?;
             }
