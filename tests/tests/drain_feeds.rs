@@ -28,14 +28,7 @@ impl Stage {
         let server = postfix::Settings::relaying("server.test", mta.address()).start();
         let outbound =
             Gate::to("outbound", server.address()).set("sentinel_to", "\"operator@example.test\"");
-        let lockgate = Settings::with([outbound])
-            .set("[maillog]", "name", "\"server-log\"")
-            .set("[maillog]", "member", "\"sems1\"")
-            .set("[maillog]", "dialect", "\"postfix\"")
-            .set("[maillog]", "zone", "\"UTC\"")
-            .set("[maillog]", "leaves", "[\"127.0.0.1\"]")
-            .set("[maillog]", key, value)
-            .start();
+        let lockgate = Settings::with([outbound]).postfix_log(key, value).start();
         Self { mta, server, lockgate }
     }
 

@@ -37,12 +37,7 @@ fn ten_thousand_messages_arrive_once_although_a_third_of_the_replies_is_lost() {
     let lockgate = Settings::with([outbound])
         .set("replay", "messages_per_second_max", "2000.0")
         .set("replay", "pause_first_ms", "5")
-        .set("[maillog]", "name", "\"server-log\"")
-        .set("[maillog]", "member", "\"sems1\"")
-        .set("[maillog]", "dialect", "\"postfix\"")
-        .set("[maillog]", "zone", "\"UTC\"")
-        .set("[maillog]", "leaves", "[\"127.0.0.1\"]")
-        .set("[maillog]", "file", &format!("{log:?}"))
+        .postfix_log("file", &format!("{log:?}"))
         .start();
     let mut client = Client::open(lockgate.outbound());
     client.deliver(&Mail::short("meet", 0));
@@ -103,14 +98,7 @@ fn what_was_taken_and_comes_again_is_not_handed_over_twice() {
     let lossy = Lossy::start(server.address(), Share::None);
     let outbound = Gate::to("outbound", lossy.address()).set("dedupe", "true");
     let log = server.log_path();
-    let lockgate = Settings::with([outbound])
-        .set("[maillog]", "name", "\"server-log\"")
-        .set("[maillog]", "member", "\"sems1\"")
-        .set("[maillog]", "dialect", "\"postfix\"")
-        .set("[maillog]", "zone", "\"UTC\"")
-        .set("[maillog]", "leaves", "[\"127.0.0.1\"]")
-        .set("[maillog]", "file", &format!("{log:?}"))
-        .start();
+    let lockgate = Settings::with([outbound]).postfix_log("file", &format!("{log:?}")).start();
     // Control answers when it reads: what is passed on from now on is known to it.
     lockgate.ok(&["logs", "status"]);
     Client::open(lockgate.outbound()).deliver(&Mail::short("meet", 0));

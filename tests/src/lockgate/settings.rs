@@ -108,6 +108,17 @@ impl Settings {
         self
     }
 
+    /// Adds the Postfix log of member `sems1`, read as `key` says, its value as written in TOML.
+    #[must_use]
+    pub fn postfix_log(self, key: &str, value: &str) -> Self {
+        self.set("[maillog]", "name", "\"server-log\"")
+            .set("[maillog]", "member", "\"sems1\"")
+            .set("[maillog]", "dialect", "\"postfix\"")
+            .set("[maillog]", "zone", "\"UTC\"")
+            .set("[maillog]", "leaves", "[\"127.0.0.1\"]")
+            .set("[maillog]", key, value)
+    }
+
     /// Writes the configuration and initialises the state folder, without starting anything.
     #[must_use]
     #[track_caller]
