@@ -48,6 +48,9 @@ const JOIN_MS: i64 = 1000;
 /// Stands in the name of a chain whose id was used again, before the moment of its first line.
 const FORMER: char = '@';
 
+/// Recipients by which it is tried again to bind a chain.
+const REBOUND_MAX: usize = 3;
+
 /// Pieces of a log that are kept.
 const PIECES_MAX: usize = 200;
 
@@ -161,11 +164,15 @@ impl LogPlan {
     }
 
     /// May this queue id be that of the offer? A server that names its queue id in its reply writes the same one in its log:
-    /// under another it is another message, or the log of another host. Before the reply is known, nobody can tell.
+    /// under another it is another message, or the log of another host.
     fn may_be(&self, id: &str, offer: &Offer) -> bool {
-        let same = self.says_same_ids();
-        let told = offer.server_id.as_deref().is_none_or(|known| known == id);
-        !same || told && !matches!(offer.end, End::Open)
+        !self.says_same_ids() || offer.server_id.as_deref().is_none_or(|known| known == id)
+    }
+
+    /// Before the reply is known, nobody can tell.
+    fn may_choose(&self, key: &OfferKey, ledger: &Ledger) -> bool {
+        let open = ledger.offer(key).is_some_and(|offer| matches!(offer.end, End::Open));
+        !(self.says_same_ids() && open)
     }
 
     /// Does it say that a message has left the queue?
@@ -259,6 +266,8 @@ struct Chain {
     parts: u32,
     /// It is a part of a message that was queued anew inside.
     part: bool,
+    /// Recipients of which its parts told.
+    back: BTreeSet<String>,
     /// The chain of which it is a part, and for how many recipients that one counts it.
     of: Option<(String, u32)>,
     /// It left the queue.
@@ -280,8 +289,8 @@ impl Chain {
 
     /// Is it out of the server? What was handed on inside is not, before all of it was seen again.
     fn is_out(&self) -> bool {
-        let inner = self.recipients.values().filter(|told| told.disposition == Fate::Inner).count();
-        self.is_ended() && self.parts as usize >= inner
+        let mut inner = self.recipients.iter().filter(|(_, told)| told.disposition == Fate::Inner);
+        self.is_ended() && inner.all(|(to, _)| self.back.contains(&to.to_ascii_lowercase()))
     }
 
     /// Does the log say that something of it waits in the queue?
@@ -396,6 +405,8 @@ struct Piece {
     shown: Option<Moment>,
     /// Its earliest and its latest stamp, by the log's clock.
     span: Option<(Moment, Moment)>,
+    /// Its last stamp.
+    last: Option<Moment>,
     /// Where its stamps jump, by the log's clock; nothing is known of more than [`JUMPS_MAX`].
     jumps: Vec<(Moment, Moment)>,
 }
@@ -636,6 +647,7 @@ impl Chains {
             inner: false,
             parts: 0,
             part: false,
+            back: BTreeSet::new(),
             of: None,
             removed: None,
             shadows: false,
@@ -725,7 +737,12 @@ impl Chains {
             if let Some(chain) = self.chains.get_mut(name)
                 && let Some(parent) = parent.filter(|_| chain.of.is_none())
             {
-                chain.of = Some((parent, 0));
+                let told: Vec<String> =
+                    chain.recipients.keys().map(|to| to.to_ascii_lowercase()).collect();
+                chain.of = Some((parent.clone(), 0));
+                if let Some(parent) = self.chains.get_mut(&parent) {
+                    parent.back.extend(told);
+                }
             }
             self.note_part(name);
         }
@@ -818,11 +835,21 @@ impl Chains {
     /// A line with this stamp was read.
     pub fn stamped(&mut self, (earliest, latest): (Moment, Moment)) {
         let piece = self.pieces.entry(self.piece).or_default();
-        let (from, to) = piece.span.unwrap_or((latest, earliest));
-        let jumps = piece.span.is_some() && piece.from.is_none() && earliest.since(to) >= JUMP_MS;
-        if jumps && piece.jumps.len() <= JUMPS_MAX {
-            piece.jumps.push((to, earliest));
+        let last = piece.last.replace(latest).filter(|_| piece.from.is_none());
+        if let Some(last) = last
+            && last.since(earliest) >= JUMP_MS
+        {
+            // Another file begins, of before.
+            self.begin_piece(None);
+            self.stamped((earliest, latest));
+            return;
         }
+        if let Some(last) = last.filter(|last| earliest.since(*last) >= JUMP_MS)
+            && piece.jumps.len() <= JUMPS_MAX
+        {
+            piece.jumps.push((last, earliest));
+        }
+        let (from, to) = piece.span.unwrap_or((latest, earliest));
         // What is unsure widens nothing.
         piece.span = Some((from.min(latest), to.max(earliest)));
     }
@@ -981,7 +1008,7 @@ impl Chains {
             });
             // Of several messages with one Message-ID the recipient tells which; one that was let go may be meant too.
             if ours && let Some(to) = recipient {
-                let one = only_with(known, to);
+                let one = only_with(known, to).filter(|key| desk.log.may_choose(key, ledger));
                 if let Some(key) = one.filter(|_| !ledger.remembers_message(member, message_id)) {
                     return Some((Bound::Offer(key, Key::MessageId), Whose::Arrival));
                 }
@@ -998,7 +1025,8 @@ impl Chains {
             let alike = alike.filter(|(key, offer)| {
                 !self.is_mine(key) && desk.log.may_be(id, offer) && offer.may_have_size(chain.size)
             });
-            if let Some(key) = only_with(alike, to) {
+            let one = only_with(alike, to).filter(|key| desk.log.may_choose(key, ledger));
+            if let Some(key) = one {
                 return Some((Bound::Offer(key, Key::Envelope), Whose::Arrival));
             }
         }
@@ -1151,6 +1179,12 @@ impl Chains {
         // What may be said of another message is kept for none.
         if sure && room {
             chain.recipients.insert(to.clone(), told.clone());
+        }
+        if let Some((parent, _)) = self.chains.get(name).and_then(|chain| chain.of.clone())
+            && let Some(parent) = self.chains.get_mut(&parent)
+        {
+            let original = told.original.iter();
+            parent.back.extend(original.chain([&to]).map(|to| to.to_ascii_lowercase()));
         }
         if let Some(id) = handed_on {
             self.inner.entry(id).or_default().insert(name.to_owned());
@@ -1343,7 +1377,13 @@ impl Chains {
             return;
         }
         for name in self.loose.clone() {
+            let chain = self.chains.get(&name);
+            let known = chain.into_iter().flat_map(|chain| chain.recipients.keys());
+            let known: Vec<String> = known.take(REBOUND_MAX).cloned().collect();
             self.bind(&name, None, desk);
+            for to in &known {
+                self.bind(&name, Some(to), desk);
+            }
             self.judge(&name, desk);
         }
         let ledger = &*desk.ledger;
@@ -1396,7 +1436,11 @@ impl Chains {
             let local = chain.client.is_none_or(|client| client.is_loopback());
             local && self.handed_on(name, id).is_some()
         });
-        let Some(chain) = self.chains.get_mut(name) else { return };
+        // While the end of an offer is not known that it may be, it is not judged.
+        let same = |(_, offer): (&OfferKey, &Offer)| matches!(offer.end, End::Open);
+        let key = chain.message_id.as_deref().unwrap_or_default();
+        let early = desk.ledger.of_message(key).any(same);
+        let Some(chain) = self.chains.get_mut(name).filter(|_| !early) else { return };
         // The journal was read before a file that is handed in.
         let patience = if self.handing_in && chain.is_ended() { 0 } else { JUDGED_AFTER_MS };
         if chain.bound != Bound::No || desk.now.since(chain.seen) < patience {
@@ -1409,7 +1453,11 @@ impl Chains {
         if !chain.accepted && !chain.arrived && chain.sender.is_none() {
             // Its arrival was not seen: it began before the log, or before what we read of it.
             self.fragments += 1;
-            chain.bound = if chain.is_ended() { Bound::Past } else { Bound::Own };
+            let gone = |told: &Told| matches!(told.disposition, Fate::Gone(_));
+            let told = !chain.recipients.is_empty() && chain.recipients.values().all(gone);
+            // A line by its Message-ID alone, of a connection whose message was let go.
+            let over = chain.is_ended() || desk.log.ids_of_connections && told;
+            chain.bound = if over { Bound::Past } else { Bound::Own };
         } else if inner || !chain.arrived && chain.client.is_none() {
             self.own += 1;
             chain.bound = Bound::Own;
@@ -1504,7 +1552,11 @@ impl Chains {
             let came = chain.seen >= window.0 && chain.seen <= window.1;
             named || came || chain.first.is_none_or(then)
         };
-        self.loose.iter().filter_map(|name| self.chains.get(name)).any(hides)
+        // What was judged to have come past us may have been it.
+        let past = |at: Moment| self.skew.allows((at, at), window, limits.skew_max_ms);
+        self.bypasses_more.is_some_and(|at| at >= window.0)
+            || self.bypasses.iter().any(|(_, at)| past(*at))
+            || self.loose.iter().filter_map(|name| self.chains.get(name)).any(hides)
     }
 }
 

@@ -283,12 +283,14 @@ impl Offer {
         }
     }
 
-    /// Is there evidence that the server took it? An envelope alone may be that of another.
+    /// Is there evidence that the server took it? An envelope alone may be that of another, and a person's word that it is
+    /// gone says nothing of whether anybody has it.
     #[must_use]
     pub fn is_taken(&self) -> bool {
         let shown = |item: &Item| match &item.state {
             State::Settled(evidence) => {
-                evidence.column != Column::Refused && evidence.key != Key::Envelope
+                evidence.column != Column::Refused
+                    && !matches!(evidence.key, Key::Envelope | Key::Word)
             }
             State::Inside(sight) => sight.as_ref().is_some_and(|sight| sight.by != Key::Envelope),
         };

@@ -38,6 +38,9 @@ const NUMBERS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 /// proven absent must find it.
 const UNCERTAIN_KEPT_MS: i64 = 3_600_000;
 
+/// How long a handing over may last, in milliseconds: longer than any deadline of the proxy.
+const OPEN_MAX_MS: i64 = 3_600_000;
+
 /// Gaps of the journal that are kept by name.
 const GAPS_MAX: usize = 1000;
 
@@ -274,11 +277,11 @@ impl Ledger {
             return;
         }
         let Some((key, offer)) = offer_of(line, plan) else { return };
-        if !self.follows(&key, &offer, plan, limits) {
-            return;
-        }
         // What is open is written again at the start of each file.
         if self.offers.contains_key(&key) || self.open.get(&key.id) == Some(&key) {
+            return;
+        }
+        if !self.follows(&key, &offer, plan, limits) {
             return;
         }
         self.open.insert(key.id.clone(), key.clone());
@@ -293,6 +296,15 @@ impl Ledger {
         }
         self.overlooked(&offer.member, key.at);
         false
+    }
+
+    /// The journal is read on from another place: what has no end yet will get none.
+    pub fn lose_ends(&mut self, now: Moment) {
+        self.open.clear();
+        self.returning.clear();
+        for offer in self.offers.values_mut().filter(|offer| offer.end == End::Open) {
+            offer.end = End::Uncertain { at: now };
+        }
     }
 
     /// Something may have been offered to this member until then that is not followed.
@@ -542,8 +554,7 @@ impl Ledger {
         server_id: &str,
         message_id: Option<&str>,
     ) -> bool {
-        let print = ["reply", member, server_id, message_id.unwrap_or_default()];
-        self.remembered.has(&numbered(&print, &0))
+        self.remembered.has_any(&["reply", member, server_id, message_id.unwrap_or_default()])
     }
 
     /// Was an offer settled and let go, before any log showed it, that the member answered with this queue id and that had
@@ -614,7 +625,7 @@ impl Ledger {
 
     /// Was an offer to this member of this Message-ID settled and let go before any log showed it?
     pub(super) fn remembers_message(&self, member: &str, message_id: &str) -> bool {
-        self.remembered.has(&numbered(&["message", member, message_id], &0))
+        self.remembered.has_any(&["message", member, message_id])
     }
 
     /// Settles the item of this address. A better place of evidence replaces a lesser one while the offer is kept.
@@ -761,10 +772,13 @@ impl Ledger {
         let keys = self.inside(member).map(|(key, ..)| key.clone());
         let inside: Vec<OfferKey> = keys.filter(|key| wanted(&key.id)).collect();
         for key in inside {
-            // What is being handed over now is handed to the new one.
-            let Some(offer) = self.offers.get_mut(&key).filter(|one| one.end != End::Open) else {
-                continue;
-            };
+            // What is being handed over now is handed to the new one; of what lasts longer, the end is lost.
+            let lasts = |one: &&mut Offer| one.end != End::Open || now.since(key.at) > OPEN_MAX_MS;
+            let Some(offer) = self.offers.get_mut(&key).filter(lasts) else { continue };
+            if offer.end == End::Open {
+                offer.end = End::Uncertain { at: now };
+                self.open.retain(|_, open| *open != key);
+            }
             for item in offer.items.iter_mut().filter(|item| item.is_inside()) {
                 let place = Place::Journal { gate: offer.gate.clone(), cursor: String::new() };
                 let (column, text) = (Column::Deleted, by.to_owned());
@@ -937,6 +951,11 @@ fn offer_of(line: &JournalLine, plan: &Plan) -> Option<(OfferKey, Offer)> {
 impl Remembered {
     fn has(&self, print: &[&str]) -> bool {
         self.prints.contains_key(&fingerprint(print))
+    }
+
+    /// Is one of several that may be equal there?
+    fn has_any(&self, print: &[&str]) -> bool {
+        (0..EQUAL_MAX).any(|place| self.has(&numbered(print, &place)))
     }
 
     fn add(&mut self, print: &[&str], at: Moment) {

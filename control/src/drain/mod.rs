@@ -32,8 +32,8 @@ use std::collections::BTreeMap;
 use proxy::api::JournalLine;
 use serde::{Deserialize, Serialize};
 
-use crate::maillog::Line;
 use crate::maillog::coverage::{Coverage, Missing};
+use crate::maillog::{Dialect, Line};
 use crate::moment::Moment;
 use correlate::{Chains, Desk, LogPlan, Role};
 use item::{Column, End, Evidence, Key, Offer, OfferKey, Place};
@@ -197,6 +197,7 @@ impl Books {
                 && book.is_understood(offer.began, at.plus(guard), &setting.limits);
             let window = (offer.began, at.plus(guard));
             !log.udp
+                && log.dialect != Dialect::Custom
                 && covered
                 && named
                 && whole

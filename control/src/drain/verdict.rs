@@ -25,6 +25,9 @@ use crate::moment::Moment;
 /// How long a log must go on behind a gap of the journal to close it, in milliseconds.
 const GAP_GUARD_MS: i64 = 30_000;
 
+/// Quiet periods after the mark that are waited for at most.
+const QUIETS_MAX: i64 = 10;
+
 /// What a person answers for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Word {
@@ -521,7 +524,9 @@ pub fn judge(case: &Case<'_>, books: &Books, setting: &Setting) -> Verdict {
     }
     let stirred =
         setting.logs_of(case.member).filter_map(|log| books.logs.get(&log.name)?.chains.stirred);
-    let still = stirred.fold(case.mark, Moment::max).plus(case.quiet_ms);
+    // A server that is never quiet by itself (its own reports) is not waited for without end.
+    let last = case.mark.plus(case.quiet_ms.saturating_mul(QUIETS_MAX - 1));
+    let still = stirred.fold(case.mark, Moment::max).min(last).plus(case.quiet_ms);
     if case.now < still {
         doubts.push(Doubt::Quiet { until: still });
     }
@@ -698,7 +703,10 @@ fn doubt_liveness(
     let alive = book.coverage.alive;
     let shared = terms.shared && alive.is_some_and(|at| at >= case.mark.plus(case.quiet_ms));
     // Nobody else uses our addresses.
-    let connected = book.chains.connected_until(limits).is_some_and(|at| at > case.fenced);
+    // But every member is connected to: only of a log that has shown mail of this one.
+    let since = case.opening.map_or(case.fenced, |opening| opening.at);
+    let ours = book.chains.shown_until.is_some_and(|shown| shown >= since);
+    let connected = ours && book.chains.connected_until(limits).is_some_and(|at| at > case.fenced);
     if !sentinel && !shared && !connected {
         doubts.push(Doubt::Silent { log: log.to_owned(), last: alive });
     }

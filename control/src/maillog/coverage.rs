@@ -28,6 +28,9 @@ const HOUR_MS: i64 = 3_600_000;
 /// Lines that were not understood whose place among stamps is kept.
 const STRANGE_MAX: usize = 1000;
 
+/// How far ahead of ours the clock of a log may be, in milliseconds.
+const CUT_MS: i64 = 3_600_000;
+
 /// Hours that are counted apart: forty days.
 const HOURS_MAX: usize = 960;
 
@@ -75,8 +78,9 @@ pub struct Coverage {
     missing_more: Option<(u64, Moment)>,
     /// The stamp of the last line that had one.
     last_stamp: Option<Moment>,
-    /// The stamps before lines that were not understood, and the latest of those that are not kept any more.
-    strange: VecDeque<Moment>,
+    /// The stamps before and behind lines that were not understood, where there are any, and the latest of those that are not
+    /// kept any more.
+    strange: VecDeque<(Option<Moment>, Option<Moment>)>,
     /// See there.
     strange_more: Option<Moment>,
     /// Earliest and latest stamp.
@@ -106,6 +110,7 @@ impl Coverage {
         let latest = Moment::of_nanos(stamp.latest());
         self.unsure += u64::from(stamp.earliest() != stamp.latest());
         self.last_stamp = Some(latest);
+        self.stranger_before(latest);
         let (from, to) = self.span.unwrap_or((earliest, latest));
         self.span = Some((from.min(earliest), to.max(latest)));
     }
@@ -134,11 +139,12 @@ impl Coverage {
 
     fn unparsed(&mut self, raw: &[u8], now: Moment) {
         self.total.unparsed += 1;
-        if self.strange.len() >= STRANGE_MAX {
-            self.strange_more = self.strange_more.max(self.strange.pop_front());
+        if self.strange.len() >= STRANGE_MAX
+            && let Some((_, before)) = self.strange.pop_front()
+        {
+            self.strange_more = self.strange_more.max(before.or(Some(now)));
         }
-        // Before the first stamp it may be of any time.
-        self.strange.push_back(self.last_stamp.unwrap_or(Moment(i64::MAX / 4)));
+        self.strange.push_back((self.last_stamp, None));
         self.hour(now).unparsed += 1;
         let text = String::from_utf8_lossy(raw.trim_ascii_end());
         let sample: String = text.chars().take(SAMPLE_LENGTH).collect();
@@ -149,8 +155,30 @@ impl Coverage {
         self.samples.push_back(sample);
     }
 
+    /// What was not understood since the last stamp was written before this.
+    fn stranger_before(&mut self, stamp: Moment) {
+        for (_, before) in self.strange.iter_mut().rev().take_while(|(_, before)| before.is_none())
+        {
+            *before = Some(stamp);
+        }
+    }
+
+    /// What follows does not stand behind what was read last; that was written before `now`.
+    pub fn cut(&mut self, now: Moment) {
+        self.stranger_before(now.plus(CUT_MS));
+        self.last_stamp = None;
+    }
+
     /// Lines may be missing.
     pub fn missing(&mut self, missing: Missing) {
+        // A file that is handed in again tells the same once more.
+        let placed = missing.at.is_some() || missing.why.contains(" at octet ");
+        let same = |known: &Missing| {
+            (known.at, known.lines, &known.why) == (missing.at, missing.lines, &missing.why)
+        };
+        if placed && self.missing.iter().any(same) {
+            return;
+        }
         if self.missing.len() >= HOLES_MAX
             && let Some(oldest) = self.missing.pop_front()
         {
@@ -184,9 +212,10 @@ impl Coverage {
     /// Was every line understood that was stamped between these, by the log's clock?
     #[must_use]
     pub fn is_understood(&self, from: Moment, to: Moment) -> bool {
-        let within = |at: Moment| at >= from && at <= to || at == Moment(i64::MAX / 4);
-        self.strange_more.is_none_or(|until| until < from)
-            && !self.strange.iter().any(|at| within(*at))
+        let within = |(after, before): &(Option<Moment>, Option<Moment>)| {
+            after.is_none_or(|after| after <= to) && before.is_none_or(|before| before >= from)
+        };
+        self.strange_more.is_none_or(|until| until < from) && !self.strange.iter().any(within)
     }
 
     /// At most so many samples, those that were read last.

@@ -368,7 +368,7 @@ impl Watcher {
         let more = tokio::task::block_in_place(|| self.read_logs() | self.import_on());
         let now = Moment::now();
         self.books.tick(&self.config.setting, now);
-        if !more {
+        if !more || self.importing.is_some() {
             self.step_drains(self.fresh).await;
         }
         if self.fresh && self.config.drain.settle && self.settled_at.elapsed() >= SETTLE {
@@ -407,6 +407,7 @@ impl Watcher {
             for member in self.config.members.keys() {
                 self.books.ledger.overlooked(member, Moment::now());
             }
+            self.books.ledger.lose_ends(Moment::now());
             self.begin_journal().await?;
             self.books.asleep = false;
             return Ok(());
@@ -582,6 +583,11 @@ impl Watcher {
                 }
                 let wanted = |id: &str| ids.iter().any(|known| known == id);
                 let items = self.books.ledger.write_off(&member, &said, word.at, wanted);
+                if items == 0 {
+                    return Err(Refusal::Bad(
+                        "these are being handed over: wait for their end".to_owned(),
+                    ));
+                }
                 tracing::warn!(
                     member,
                     items,
@@ -636,6 +642,12 @@ impl Watcher {
         );
         if !self.keep() {
             return Err(Refusal::Failed("the books cannot be written".into()));
+        }
+        if let Some(process) = self.drains.get_mut(member) {
+            process.forget_mark();
+        }
+        if self.drains.contains_key(member) {
+            self.keep_drain(member)?;
         }
         self.begin_with(member, Opening { at: now, known: Known::Attested(word), sums })
     }

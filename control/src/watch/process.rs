@@ -29,8 +29,9 @@ const ITEMS_MAX: usize = 100;
 /// How often a probe is tried that nobody answers, or that the server puts off (4yz).
 const PROBES_MAX: u32 = 20;
 
-/// Pause before a probe that was put off is sent again, in milliseconds.
+/// Pause before a probe that was put off is sent again, in milliseconds; longer each time (greylisting waits minutes).
 const PROBE_PAUSE_MS: i64 = 10_000;
+const PROBE_PAUSE_MAX_MS: i64 = 60_000;
 
 /// How a gate's name is told from a member's among targets.
 const GATE: &str = "gate:";
@@ -121,6 +122,13 @@ impl Process {
                 | Stage::Drained { .. }
                 | Stage::GivenUp { marked: Some(_) }
         )
+    }
+
+    /// Its mark is of before the member was installed anew: it is not judged on.
+    pub(super) fn forget_mark(&mut self) {
+        if matches!(self.stage, Stage::GivenUp { .. } | Stage::Revoked { .. }) {
+            self.stage = Stage::GivenUp { marked: None };
+        }
     }
 
     /// Is somebody waiting for it, or does a certificate of it stand?
@@ -372,6 +380,13 @@ impl Watcher {
     async fn step(&mut self, target: &str) -> Result<(), ClientError> {
         let now = Moment::now();
         let Some(process) = self.drains.get(target).cloned() else { return Ok(()) };
+        // A file of one of its logs is half read.
+        let reading = self.importing.as_ref().is_some_and(|(log, _)| {
+            self.config.setting.logs_of(&process.member).any(|plan| plan.name == *log)
+        });
+        if reading && matches!(process.stage, Stage::Watching(_) | Stage::GivenUp { .. }) {
+            return Ok(());
+        }
         let late = now.since(process.started) > process.timeout_ms;
         let next = match &process.stage {
             Stage::Fencing | Stage::Probing { .. } if late => Some(Stage::GivenUp { marked: None }),
@@ -492,7 +507,8 @@ impl Watcher {
         if put_off {
             let (count, at) = process.unanswered.entry(gate.to_owned()).or_default();
             *count += 1;
-            *at = Moment::now().plus(if result.is_ok() { PROBE_PAUSE_MS } else { 0 });
+            let pause = (i64::from(*count) * PROBE_PAUSE_MS).min(PROBE_PAUSE_MAX_MS);
+            *at = Moment::now().plus(if result.is_ok() { pause } else { 0 });
             if *count < PROBES_MAX {
                 return;
             }

@@ -180,8 +180,12 @@ impl Tail {
     /// of order, and better than none.
     fn read_former(&mut self, now_ns: u64, each: &mut dyn FnMut(Told<'_>)) {
         let Some((reading, until_ns)) = &mut self.former else { return };
-        while let Ok(octets @ 1..) = reading.read(&mut self.buffer) {
+        let mut room = self.options.poll_octets_max;
+        while room > 0
+            && let Ok(octets @ 1..) = reading.read(&mut self.buffer)
+        {
             reading.take(&self.buffer[..octets], each);
+            room = room.saturating_sub(octets as u64);
         }
         if now_ns >= *until_ns {
             self.former = None;
