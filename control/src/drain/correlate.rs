@@ -266,6 +266,10 @@ struct Chain {
     parts: u32,
     /// It is a part of a message that was queued anew inside.
     part: bool,
+    /// Some of its recipients, as lines named them: by them it is tried again to bind it.
+    heard: BTreeSet<String>,
+    /// Recipients that it handed on inside and that are no items of its offer (a copy): these are on no list.
+    extra: BTreeSet<String>,
     /// Recipients of which its parts told.
     back: BTreeSet<String>,
     /// The chain of which it is a part, and for how many recipients that one counts it.
@@ -291,6 +295,11 @@ impl Chain {
     fn is_out(&self) -> bool {
         let mut inner = self.recipients.iter().filter(|(_, told)| told.disposition == Fate::Inner);
         self.is_ended() && inner.all(|(to, _)| self.back.contains(&to.to_ascii_lowercase()))
+    }
+
+    /// Has a part of the server something of it that is on no list?
+    fn has_more(&self) -> bool {
+        self.extra.iter().any(|to| !self.back.contains(to))
     }
 
     /// Does the log say that something of it waits in the queue?
@@ -647,6 +656,8 @@ impl Chains {
             inner: false,
             parts: 0,
             part: false,
+            heard: BTreeSet::new(),
+            extra: BTreeSet::new(),
             back: BTreeSet::new(),
             of: None,
             removed: None,
@@ -657,10 +668,14 @@ impl Chains {
 
     /// Binds a chain that is not bound yet, by what is known of it, and of one recipient.
     fn bind(&mut self, name: &str, recipient: Option<&str>, desk: &mut Desk<'_>) {
-        let Some(chain) = self.chains.get(name) else { return };
+        let Some(chain) = self.chains.get_mut(name) else { return };
         if !matches!(chain.bound, Bound::No | Bound::Bypass) {
             return;
         }
+        if let Some(to) = recipient.filter(|_| chain.heard.len() < REBOUND_MAX) {
+            chain.heard.insert(bare(to).to_owned());
+        }
+        let Some(chain) = self.chains.get(name) else { return };
         if let Some(print) = identity(name, chain)
             && self.seen.has(print)
         {
@@ -672,7 +687,7 @@ impl Chains {
         let Role::Server { member } = &desk.log.role else { return };
         let found = self.find(name, chain, member, recipient.map(bare), desk);
         // What an offer that is not let go yet can explain goes first; then what was let go before the log came.
-        let (mut more, mut shown) = (false, None);
+        let (mut more, mut shown, mut by_ident) = (false, None, false);
         let found = found.or_else(|| {
             let whole = chain.accepted || chain.arrived;
             let named =
@@ -698,11 +713,13 @@ impl Chains {
         if bound == Bound::Past && shown.is_none() {
             let ident = chain.ident.as_deref();
             shown = ident.and_then(|ident| desk.ledger.remembers_id(ident));
+            by_ident = shown.is_some();
         }
         let arrived = chain.piece == self.piece && (chain.accepted || chain.arrived);
         if let Some(offered) = shown {
             self.shows(offered, arrived);
         }
+        self.shows_idents |= by_ident;
         if more {
             // By its Message-ID alone another message was taken for this one, and came past us.
             self.bypassed(name, desk.now);
@@ -765,6 +782,21 @@ impl Chains {
         self.note_queued(name, desk);
         for (to, told) in &told {
             apply(&key, by, to, told, desk);
+            self.note_extra(name, &key, to, told, desk);
+        }
+    }
+
+    /// Notes a recipient that was handed on inside and is no item of the offer.
+    fn note_extra(&mut self, name: &str, key: &OfferKey, to: &str, told: &Told, desk: &Desk<'_>) {
+        let Some(offer) = desk.ledger.offer(key).filter(|_| told.disposition == Fate::Inner) else {
+            return;
+        };
+        let names = [Some(to), told.original.as_deref()];
+        let known = |item: &Item| names.into_iter().flatten().any(|to| same_address(&item.to, to));
+        if !offer.items.iter().any(known)
+            && let Some(chain) = self.chains.get_mut(name)
+        {
+            chain.extra.insert(to.to_ascii_lowercase());
         }
     }
 
@@ -966,8 +998,11 @@ impl Chains {
                 || desk.log.hides_message_ids()
         };
         let known = known || desk.log.hides_message_ids();
-        let alike =
-            |(_, offer): &(&OfferKey, &Offer)| known && same(offer) && self.in_order(chain, offer);
+        // A log that names our ids would have named it.
+        let by_ident = |offer: &Offer| offer.told_ident && self.shows_idents;
+        let alike = |(_, offer): &(&OfferKey, &Offer)| {
+            known && same(offer) && !by_ident(offer) && self.in_order(chain, offer)
+        };
         let unsure = self.skew.bounds().is_none()
             && ledger.remembers_reply(member, id, chain.message_id.as_deref());
         let of_reply = ledger.of_reply(member, id).filter(of_member).filter(alike);
@@ -999,8 +1034,6 @@ impl Chains {
             (None, None) => {}
         }
         if let Some(message_id) = &chain.message_id {
-            // A log that names our ids would have named it.
-            let by_ident = |offer: &Offer| offer.told_ident && self.shows_idents;
             let known = ledger.of_message(message_id).filter(of_member);
             let known = known.filter(|(key, offer)| {
                 let free = !self.is_mine(key) && desk.log.may_be(id, offer);
@@ -1195,6 +1228,7 @@ impl Chains {
         if let Bound::Offer(key, by) = chain.bound.clone() {
             if sure {
                 apply(&key, by, &to, &told, desk);
+                self.note_extra(name, &key, &to, &told, desk);
             }
             if disposition == Fate::Inner {
                 self.expect(recipient, &key, desk);
@@ -1378,8 +1412,8 @@ impl Chains {
         }
         for name in self.loose.clone() {
             let chain = self.chains.get(&name);
-            let known = chain.into_iter().flat_map(|chain| chain.recipients.keys());
-            let known: Vec<String> = known.take(REBOUND_MAX).cloned().collect();
+            let known: Vec<String> =
+                chain.into_iter().flat_map(|chain| &chain.heard).cloned().collect();
             self.bind(&name, None, desk);
             for to in &known {
                 self.bind(&name, Some(to), desk);
@@ -1391,7 +1425,7 @@ impl Chains {
         let ended_kept = if self.handing_in { 0 } else { ENDED_KEPT_MS };
         let past = |chain: &Chain| {
             let old = now.since(chain.seen) >= PAST_KEPT_MS && !chain.waits(desk.log);
-            chain.is_ended() || old
+            (chain.is_ended() || old) && !chain.has_more()
         };
         let over = |chain: &Chain| match &chain.bound {
             Bound::No => false,
@@ -1514,9 +1548,9 @@ impl Chains {
             Bound::Own | Bound::Bypass => !chain.is_out(),
             Bound::Offer(key, _) => {
                 let settled = ledger.offer(key).is_none_or(Offer::is_settled);
-                settled && chain.waits(log)
+                settled && chain.waits(log) || chain.has_more()
             }
-            Bound::Past => chain.waits(log),
+            Bound::Past => chain.waits(log) || chain.has_more(),
             Bound::No => false,
         };
         let name = |(name, chain): (&String, &Chain)| foreign(name, chain);

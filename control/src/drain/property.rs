@@ -634,6 +634,66 @@ fn a_late_line_of_an_old_message_covers_no_interruption() {
     assert!(!matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
 }
 
+/// Mail that came past us has the Message-ID of one of ours that was never taken, and another recipient of it is with a filter.
+#[test]
+fn a_recipient_that_is_with_a_filter_and_is_no_item_is_inside() {
+    let spec = |to: &[u8], ending, fate| Spec {
+        gap_ms: 0,
+        to: to.to_vec(),
+        message_id: 6,
+        ending,
+        fate,
+        delay_ms: 0,
+    };
+    let world = World {
+        specs: vec![
+            spec(&[0, 1, 2], Ending::Bypass, Fate::StuckInFilter),
+            spec(&[1], Ending::LostAbsent, Fate::Out),
+        ],
+        ident: false,
+        trace: false,
+        returns: false,
+        skew_s: 0,
+        tale: Tale::Whole,
+        tale_at: 0,
+        restart_after: 1,
+    };
+    let (_, verdict, inside) = play(&world);
+    assert_eq!(inside.len(), 1);
+    assert!(!matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
+}
+
+/// A queue id that is used again within the doubt of the clocks, by mail without a Message-ID: a part that came back from a
+/// filter is not taken for what was handed over later.
+#[test]
+fn a_part_of_one_message_is_not_taken_for_the_next_of_its_queue_id() {
+    let spec = |gap_ms, to: &[u8], message_id, fate, delay_ms| Spec {
+        gap_ms,
+        to: to.to_vec(),
+        message_id,
+        ending: Ending::Taken,
+        fate,
+        delay_ms,
+    };
+    let world = World {
+        specs: vec![
+            spec(0, &[0], 0, Fate::ThroughFilter, 0),
+            spec(3655, &[0], 0, Fate::Out, 7944),
+            spec(11_144, &[0], 1, Fate::Bounced, 0),
+            spec(15_669, &[0, 1], 0, Fate::Stuck, 2033),
+        ],
+        ident: true,
+        trace: false,
+        returns: true,
+        skew_s: 0,
+        tale: Tale::Imported,
+        tale_at: 0,
+        restart_after: 1,
+    };
+    let (stage, ..) = play(&world);
+    assert_eq!(stage.inside(), ["r0@example.net"]);
+}
+
 /// Mail that came past us and was handed to a filter, before one of ours with the same envelope and no Message-ID whose
 /// reply was lost.
 #[test]
