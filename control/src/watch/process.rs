@@ -384,7 +384,7 @@ impl Watcher {
         let reading = self.importing.as_ref().is_some_and(|(log, _)| {
             self.config.setting.logs_of(&process.member).any(|plan| plan.name == *log)
         });
-        if reading && matches!(process.stage, Stage::Watching(_) | Stage::GivenUp { .. }) {
+        if reading && !matches!(process.stage, Stage::Fencing | Stage::Probing { .. }) {
             return Ok(());
         }
         let late = now.since(process.started) > process.timeout_ms;
