@@ -390,6 +390,8 @@ pub struct Chains {
     pub own: u64,
     /// Messages of a time that is not remembered any more (ours, or mail that came past us), and the latest of them.
     pub forgotten: Option<(u64, Moment)>,
+    /// Copies that a part of the server was given and that were not seen again within an hour, and when the last of them was read.
+    copies_lost: Option<(u64, Moment)>,
     /// When something last happened to a message, by our clock, as it was written.
     pub stirred: Option<Moment>,
     /// Our own addresses were seen to connect until this moment, by the log's clock.
@@ -414,7 +416,7 @@ struct Piece {
     shown: Option<Moment>,
     /// Its earliest and its latest stamp, by the log's clock.
     span: Option<(Moment, Moment)>,
-    /// Its last stamp.
+    /// Its last stamp that is exact.
     last: Option<Moment>,
     /// Where its stamps jump, by the log's clock; nothing is known of more than [`JUMPS_MAX`].
     jumps: Vec<(Moment, Moment)>,
@@ -754,8 +756,13 @@ impl Chains {
             if let Some(chain) = self.chains.get_mut(name)
                 && let Some(parent) = parent.filter(|_| chain.of.is_none())
             {
-                let told: Vec<String> =
-                    chain.recipients.keys().map(|to| to.to_ascii_lowercase()).collect();
+                let named = |(to, told): (&String, &Told)| {
+                    [
+                        Some(to.to_ascii_lowercase()),
+                        told.original.as_ref().map(|to| to.to_ascii_lowercase()),
+                    ]
+                };
+                let told: Vec<String> = chain.recipients.iter().flat_map(named).flatten().collect();
                 chain.of = Some((parent.clone(), 0));
                 if let Some(parent) = self.chains.get_mut(&parent) {
                     parent.back.extend(told);
@@ -832,8 +839,8 @@ impl Chains {
         self.piece = self.pieces.last_key_value().map_or(0, |(number, _)| number + 1);
         self.pieces.insert(self.piece, Piece { from, ..Piece::default() });
         if self.pieces.len() > PIECES_MAX {
-            // The one that ends first is needed least; never one that is read.
-            let end = |piece: &Piece| piece.span.map(|(_, last)| last);
+            // Of what was handed in the one that ends first is needed least; never one that is read.
+            let end = |piece: &Piece| (piece.from.is_some(), piece.span.map(|(_, last)| last));
             let others =
                 self.pieces.iter().filter(|(number, _)| ![before, self.piece].contains(*number));
             let first = others.min_by_key(|(_, piece)| end(piece)).map(|(number, _)| *number);
@@ -867,7 +874,10 @@ impl Chains {
     /// A line with this stamp was read.
     pub fn stamped(&mut self, (earliest, latest): (Moment, Moment)) {
         let piece = self.pieces.entry(self.piece).or_default();
-        let last = piece.last.replace(latest).filter(|_| piece.from.is_none());
+        // What is unsure may stand before the line before it.
+        let exact = earliest == latest;
+        let last = if exact { piece.last.replace(latest) } else { None };
+        let last = last.filter(|_| piece.from.is_none());
         if let Some(last) = last
             && last.since(earliest) >= JUMP_MS
         {
@@ -1000,8 +1010,9 @@ impl Chains {
         let known = known || desk.log.hides_message_ids();
         // A log that names our ids would have named it.
         let by_ident = |offer: &Offer| offer.told_ident && self.shows_idents;
-        let alike = |(_, offer): &(&OfferKey, &Offer)| {
-            known && same(offer) && !by_ident(offer) && self.in_order(chain, offer)
+        let alike = |(key, offer): &(&OfferKey, &Offer)| {
+            let named = chain.ident.as_deref() == Some(&key.id) || !by_ident(offer);
+            known && same(offer) && named && self.in_order(chain, offer)
         };
         let unsure = self.skew.bounds().is_none()
             && ledger.remembers_reply(member, id, chain.message_id.as_deref());
@@ -1425,7 +1436,8 @@ impl Chains {
         let ended_kept = if self.handing_in { 0 } else { ENDED_KEPT_MS };
         let past = |chain: &Chain| {
             let old = now.since(chain.seen) >= PAST_KEPT_MS && !chain.waits(desk.log);
-            (chain.is_ended() || old) && !chain.has_more()
+            let waits = chain.has_more() && now.since(chain.seen) < PAST_KEPT_MS;
+            (chain.is_ended() || old) && !waits
         };
         let over = |chain: &Chain| match &chain.bound {
             Bound::No => false,
@@ -1435,7 +1447,7 @@ impl Chains {
                 chain.is_out() && now.since(chain.removed.unwrap_or(chain.seen)) >= ended_kept
             }
         };
-        let (mut seen, mut hidden) = (Vec::new(), Vec::new());
+        let (mut seen, mut hidden, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         self.chains.retain(|name, chain| {
             // The connection had other messages since; what is known of this one is told.
             let former = name.split_once(FORMER).filter(|_| desk.log.ids_of_connections);
@@ -1445,12 +1457,19 @@ impl Chains {
             };
             let over = gone || over(chain);
             if over {
+                if chain.has_more() {
+                    lost.push(chain.seen);
+                }
                 seen.extend(identity(name, chain));
                 hidden
                     .extend(former.filter(|_| !chain.is_ended()).map(|(base, _)| base.to_owned()));
             }
             !over
         });
+        for at in lost {
+            let (count, until) = self.copies_lost.unwrap_or_default();
+            self.copies_lost = Some((count + 1, until.max(at)));
+        }
         for base in hidden {
             if let Some(chain) = self.chains.get_mut(&base) {
                 chain.hides = true;
@@ -1537,6 +1556,16 @@ impl Chains {
         u64::try_from(count).unwrap_or(u64::MAX).saturating_add(u64::from(more))
     }
 
+    /// Copies that were handed to a part of the server and not seen again, of messages that were read since `from`.
+    #[must_use]
+    pub fn copies_since(&self, from: Moment) -> u64 {
+        let waiting = self.chains.values().filter(|chain| chain.has_more() && chain.seen >= from);
+        let lost = self.copies_lost.filter(|(_, until)| *until >= from);
+        u64::try_from(waiting.count())
+            .unwrap_or(u64::MAX)
+            .saturating_add(lost.map_or(0, |(count, _)| count))
+    }
+
     /// Messages in the queue of the server that are no items: its own, those that came past us, and copies and expanded
     /// addresses of ours that wait there although every item is settled.
     pub fn strangers<'a>(
@@ -1548,9 +1577,9 @@ impl Chains {
             Bound::Own | Bound::Bypass => !chain.is_out(),
             Bound::Offer(key, _) => {
                 let settled = ledger.offer(key).is_none_or(Offer::is_settled);
-                settled && chain.waits(log) || chain.has_more()
+                settled && chain.waits(log)
             }
-            Bound::Past => chain.waits(log) || chain.has_more(),
+            Bound::Past => chain.waits(log),
             Bound::No => false,
         };
         let name = |(name, chain): (&String, &Chain)| foreign(name, chain);

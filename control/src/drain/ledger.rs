@@ -278,7 +278,15 @@ impl Ledger {
         }
         let Some((key, offer)) = offer_of(line, plan) else { return };
         // What is open is written again at the start of each file.
-        if self.offers.contains_key(&key) || self.open.get(&key.id) == Some(&key) {
+        if self.open.get(&key.id) == Some(&key) {
+            return;
+        }
+        if let Some(known) = self.offers.get_mut(&key) {
+            // Its end was taken for lost, and it has none yet.
+            if matches!(known.end, End::Uncertain { .. }) {
+                known.end = End::Open;
+                self.open.insert(key.id.clone(), key);
+            }
             return;
         }
         if !self.follows(&key, &offer, plan, limits) {

@@ -731,6 +731,58 @@ fn a_copy_or_an_expanded_address_that_waits_is_inside_though_every_item_is_settl
     assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
 }
 
+/// An archive behind a program: a doubt that a person may pass over, and no list that grows.
+#[test]
+fn a_copy_that_a_program_took_is_a_doubt_and_not_for_ever_on_a_list() {
+    let mut stage = Stage::new();
+    for number in 0..3 {
+        let (at, id, queue_id) = (number * 1000, format!("0{number}"), format!("4A{number}00FF"));
+        let message_id = format!("{number}@x");
+        stage.taken(&mail(&id, &TO, &message_id, at), &queue_id);
+        stage.log(&accepted(number, &queue_id, &id, &message_id), at + 100);
+        stage.log(&format!("+{number} postfix/pipe[9]: {queue_id}: to=<archive@x>, relay=archive, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (delivered via archive service)"), at + 200);
+        stage.log(&sent(number, &queue_id, TO[0]), at + 300);
+    }
+    assert!(stage.inside().is_empty());
+    let sentinel = stage.sentinel(20_000);
+    for now in [90_000, 200_000] {
+        stage.tick(now);
+        match stage.verdict(15_000, &sentinel, now) {
+            Verdict::Inconclusive { doubts } => {
+                assert!(matches!(&doubts[..], [Doubt::Copies { count: 3, .. }]), "{doubts:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let verdict = stage.verdict_with(15_000, &sentinel, 200_000, &["copies:sems1"]);
+    assert!(matches!(verdict, Verdict::Drained(_)), "{verdict:?}");
+    stage.tick(5_000_000);
+    let waived = stage.verdict(15_000, &sentinel, 5_000_000);
+    assert!(
+        matches!(waived, Verdict::Inconclusive { .. }),
+        "counted when they are let go: {waived:?}"
+    );
+}
+
+/// Stamps that daylight saving makes unsure stand in no order.
+#[test]
+fn unsure_stamps_do_not_cut_a_log_to_pieces() {
+    let mut stage = Stage::new();
+    let chains = &mut stage.books.logs.get_mut("sems1").unwrap().chains;
+    chains.begin_piece(None);
+    for second in 0..600 {
+        let at = Moment(START + second * 1000);
+        chains.stamped((at, at.plus(3_600_000)));
+    }
+    chains.stamped((Moment(START + 7_200_000), Moment(START + 7_200_000)));
+    let holes = chains.uncovered(
+        Moment(START + 4_000_000),
+        Moment(START + 6_800_000),
+        &stage.setting.limits,
+    );
+    assert!(holes.is_empty(), "{holes:?}");
+}
+
 #[test]
 fn a_part_that_is_turned_away_on_its_way_back_leaves_the_message_where_it_was() {
     let mut stage = Stage::new();

@@ -226,6 +226,13 @@ pub enum Doubt {
         /// How many.
         count: u64,
     },
+    /// Copies of mail were handed to a part of the server and not seen again.
+    Copies {
+        /// The log that shows it.
+        log: String,
+        /// How many.
+        count: u64,
+    },
     /// Messages in a log that are not judged yet.
     Unjudged {
         /// The log.
@@ -287,6 +294,7 @@ impl Doubt {
             Self::Unparsed { log, .. } => format!("unparsed:{log}"),
             Self::OnlyUdp => "only-udp".into(),
             Self::Bypass { log, .. } => format!("bypass:{log}"),
+            Self::Copies { log, .. } => format!("copies:{log}"),
             Self::Unjudged { log, .. } => format!("unjudged:{log}"),
             Self::NoSentinel { gate } => format!("no-sentinel:{gate}"),
             Self::SentinelRefused { gate, .. } => format!("sentinel-refused:{gate}"),
@@ -310,7 +318,9 @@ impl Doubt {
             Self::Unparsed { unparsed, of, .. } => {
                 unparsed.saturating_mul(1_000_000) / (*of).max(1)
             }
-            Self::Bypass { count, .. } | Self::Forgotten { count, .. } => *count,
+            Self::Bypass { count, .. }
+            | Self::Forgotten { count, .. }
+            | Self::Copies { count, .. } => *count,
             Self::Elsewhere { items, .. } => *items,
             _ => 0,
         }
@@ -389,6 +399,10 @@ impl fmt::Display for Doubt {
             Self::Forgotten { log, count } => write!(
                 f,
                 "log {log} shows {count} messages of a time that is not remembered (remembered_max)"
+            ),
+            Self::Copies { log, count } => write!(
+                f,
+                "{count} copies of mail were handed to a part of the server, says log {log}, and not seen again: a mailbox (`mailboxes`), another host (`leaves`), or a filter that has them"
             ),
             Self::Unjudged { log, count } => write!(f, "{count} messages in log {log} are new"),
             Self::NoSentinel { gate } => write!(
@@ -727,6 +741,10 @@ fn doubt_strangers(
     let most = limits.skew_max_ms;
     if let Some((count, _)) = chains.forgotten.filter(|(_, until)| until.plus(most) >= since) {
         doubts.push(Doubt::Forgotten { log: log.to_owned(), count });
+    }
+    let count = chains.copies_since(since);
+    if count > 0 {
+        doubts.push(Doubt::Copies { log: log.to_owned(), count });
     }
     let count = u64::try_from(chains.unjudged()).unwrap_or(u64::MAX);
     if count > 0 {

@@ -76,6 +76,9 @@ pub struct Coverage {
     missing: VecDeque<Missing>,
     /// How many more there were, and when the last of them was heard of.
     missing_more: Option<(u64, Moment)>,
+    /// What is read was handed in.
+    #[serde(skip)]
+    handing_in: bool,
     /// The stamp of the last line that had one.
     last_stamp: Option<Moment>,
     /// The stamps before and behind lines that were not understood, where there are any, and the latest of those that are not
@@ -163,8 +166,10 @@ impl Coverage {
         }
     }
 
-    /// What follows does not stand behind what was read last; that was written before `now`.
-    pub fn cut(&mut self, now: Moment) {
+    /// What follows does not stand behind what was read last, which was written before `now`: a file that is handed in begins,
+    /// or ends.
+    pub fn cut(&mut self, now: Moment, handing_in: bool) {
+        self.handing_in = handing_in;
         self.stranger_before(now.plus(CUT_MS));
         self.last_stamp = None;
     }
@@ -172,11 +177,10 @@ impl Coverage {
     /// Lines may be missing.
     pub fn missing(&mut self, missing: Missing) {
         // A file that is handed in again tells the same once more.
-        let placed = missing.at.is_some() || missing.why.contains(" at octet ");
         let same = |known: &Missing| {
             (known.at, known.lines, &known.why) == (missing.at, missing.lines, &missing.why)
         };
-        if placed && self.missing.iter().any(same) {
+        if self.handing_in && self.missing.iter().any(same) {
             return;
         }
         if self.missing.len() >= HOLES_MAX

@@ -456,7 +456,7 @@ impl Intake {
         let book = books.logs.entry(self.log.plan.name.clone()).or_default();
         let followed = book.chains.hand_in(true);
         book.chains.begin_piece(None);
-        book.coverage.cut(Moment::now());
+        book.coverage.cut(Moment::now(), true);
         let before = book.coverage.total;
         let clock = std::mem::replace(&mut self.clock, Clock::new(frame));
         let name = name.to_owned();
@@ -534,7 +534,7 @@ impl Intake {
         let book = books.logs.entry(log).or_default();
         book.chains.hand_in(false);
         book.chains.go_on(followed);
-        book.coverage.cut(now);
+        book.coverage.cut(now, false);
         Some(ended.map(|imported| {
             let sha256 = hex(&imported.sha256);
             let known = self.progress.imports.insert(sha256.clone(), name.clone()).is_some();
