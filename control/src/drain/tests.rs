@@ -764,6 +764,19 @@ fn a_copy_that_a_program_took_is_a_doubt_and_not_for_ever_on_a_list() {
     );
 }
 
+/// The journal lists it as open after its end was taken for lost: the end that follows counts.
+#[test]
+fn an_offer_that_is_listed_again_is_open_again() {
+    let mut stage = Stage::new();
+    let offer = mail("0A", &TO, "1@x", 0);
+    stage.offered(&offer);
+    stage.tick(4_000_000);
+    assert_eq!(stage.inside().len(), 1);
+    stage.offered(&offer);
+    stage.ended("0A", "refused", "550 5.7.1 no", 4_100_000);
+    assert!(stage.inside().is_empty(), "{:?}", stage.inside());
+}
+
 /// Stamps that daylight saving makes unsure stand in no order.
 #[test]
 fn unsure_stamps_do_not_cut_a_log_to_pieces() {

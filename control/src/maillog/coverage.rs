@@ -270,6 +270,18 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_is_told_once_by_a_file_handed_in_twice_and_each_time_by_a_log_that_is_followed() {
+        let hole = || Missing { heard: Moment(5), at: None, lines: Some(3), why: "lost".into() };
+        let mut coverage = Coverage::default();
+        for (handing_in, holes) in [(true, 1), (false, 3)] {
+            coverage.cut(Moment(4), handing_in);
+            coverage.missing(hole());
+            coverage.missing(hole());
+            assert_eq!(coverage.missing_since(Moment(0)).count(), holes);
+        }
+    }
+
+    #[test]
     fn counts_go_back_only_as_far_as_is_asked() {
         let mut coverage = Coverage::default();
         read(&mut coverage, "strange", 10);
