@@ -770,7 +770,7 @@ fn an_offer_that_is_listed_again_is_open_again() {
     let mut stage = Stage::new();
     let offer = mail("0A", &TO, "1@x", 0);
     stage.offered(&offer);
-    stage.tick(4_000_000);
+    stage.books.ledger.lose_ends(Moment(START + 4_000_000));
     assert_eq!(stage.inside().len(), 1);
     stage.offered(&offer);
     stage.ended("0A", "refused", "550 5.7.1 no", 4_100_000);
