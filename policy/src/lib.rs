@@ -1,0 +1,35 @@
+//! What a mail policy does to a message, and where two policies differ.
+//!
+//! Values and functions only: no I/O, no clock. The server's words are used where they are known;
+//! what is not known of it is a named option ([`assume`]) or stays opaque, and then no verdict is
+//! given for the mail that it can touch.
+//!
+//! Code map, in reading order:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`origin`] | where in an import something stands |
+//! | [`set`] | a policy set: chains, dictionaries, globals |
+//! | [`chain`] | chains and rules |
+//! | [`dictionary`] | dictionaries |
+//! | [`condition`] | what a rule asks |
+//! | [`action`] | what a rule does; outcomes, ordered by protection |
+//! | [`sample`] | the facts of one message for one recipient |
+//! | [`assume`] | what is not documented, as named options |
+//! | [`predicate`] | a condition's question, in a form that two policies share |
+//! | [`program`] | a policy set made ready: what is asked in which order |
+//! | [`decide`] | what becomes of one message, and by which rules |
+
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod assume;
+pub mod chain;
+pub mod condition;
+pub mod decide;
+pub mod dictionary;
+pub mod origin;
+pub mod predicate;
+pub mod program;
+pub mod sample;
+pub mod set;

@@ -1,0 +1,324 @@
+//! What a condition asks, in a form that two policies can share: a language over a fact's texts, a
+//! comparison of its number, or a question that nobody here understands.
+//!
+//! The same predicate is asked of samples (here) and reasoned about for all texts (`language`), so
+//! that both mean the same.
+//!
+//! Invariant: equal questions are equal values, whatever policy they come from.
+//!
+//! Not here: which texts there are (`language`), how predicates are combined (`program`).
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+
+use regex::{RegexSet, RegexSetBuilder};
+use regex_syntax::hir::{Hir, Look};
+
+use crate::sample::{Fact, Sample, Variable};
+use crate::set::Opaque;
+
+/// Octets that compiled patterns of one language may take.
+const PATTERNS_OCTETS_MAX: usize = 64 << 20;
+
+/// Length of a pattern, in octets.
+const PATTERN_LENGTH_MAX: usize = 4096;
+
+/// How deep groups of a pattern may be nested.
+const PATTERN_NEST_MAX: u32 = 64;
+
+/// A question about one fact.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Predicate {
+    /// A text, or one of several, is in a language.
+    Text {
+        /// The fact.
+        variable: Variable,
+        /// The language.
+        language: Language,
+    },
+    /// A number is in a range.
+    Number {
+        /// The fact.
+        variable: Variable,
+        /// The smallest.
+        from: u64,
+        /// The greatest.
+        to: u64,
+    },
+    /// Not understood.
+    Opaque(Opaque),
+}
+
+/// A set of texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Language {
+    /// Only the domain of an address is looked at.
+    pub domain: bool,
+    /// The case of ASCII letters does not matter.
+    pub folded: bool,
+    /// Texts that are in it as they are; in lower case where folded.
+    pub exact: BTreeSet<String>,
+    /// Other texts.
+    pub parts: BTreeSet<Part>,
+}
+
+/// Texts that have something in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// They have this in them.
+    Contains(String),
+    /// They begin with this.
+    Begins(String),
+    /// They end with this.
+    Ends(String),
+    /// They match this regular expression.
+    Pattern {
+        /// The expression.
+        text: String,
+        /// A part of the text is enough.
+        anywhere: bool,
+    },
+}
+
+/// Why a pattern is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// It is too long.
+    #[error("longer than {PATTERN_LENGTH_MAX} octets")]
+    Long,
+    /// It is no regular expression that we know.
+    #[error("{0}")]
+    Syntax(String),
+    /// It is one that we do not reason about.
+    #[error("{0} are not understood")]
+    Construct(&'static str),
+}
+
+impl Language {
+    /// No text, yet.
+    #[must_use]
+    pub fn none(domain: bool, folded: bool) -> Self {
+        Self { domain, folded, ..Self::default() }
+    }
+
+    /// With this text, and no other.
+    #[must_use]
+    pub fn with_exact(mut self, text: &str) -> Self {
+        let text = self.fold(text);
+        self.exact.insert(text);
+        self
+    }
+
+    /// With these.
+    #[must_use]
+    pub fn with(mut self, part: Part) -> Self {
+        let part = match part {
+            Part::Contains(text) => Part::Contains(self.fold(&text)),
+            Part::Begins(text) => Part::Begins(self.fold(&text)),
+            Part::Ends(text) => Part::Ends(self.fold(&text)),
+            pattern @ Part::Pattern { .. } => pattern,
+        };
+        self.parts.insert(part);
+        self
+    }
+
+    /// The text as it is compared.
+    #[must_use]
+    pub fn fold(&self, text: &str) -> String {
+        if self.folded { text.to_ascii_lowercase() } else { text.to_owned() }
+    }
+}
+
+/// Reads a pattern as the matcher does.
+///
+/// # Errors
+/// Where it is not understood. Nothing else here depends on how the vendor's expressions differ from
+/// ours: what both read, they read alike.
+pub fn parse_pattern(text: &str, folded: bool) -> Result<Hir, PatternError> {
+    if text.len() > PATTERN_LENGTH_MAX {
+        return Err(PatternError::Long);
+    }
+    if has_inline_flags(text) {
+        return Err(PatternError::Construct("flags inside of patterns"));
+    }
+    if has_class_operators(text) {
+        return Err(PatternError::Construct("classes within classes"));
+    }
+    let hir = regex_syntax::ParserBuilder::new()
+        .case_insensitive(folded)
+        .nest_limit(PATTERN_NEST_MAX)
+        .build()
+        .parse(text)
+        .map_err(|error| PatternError::Syntax(last_line(&error.to_string())))?;
+    let known = |look: Look| matches!(look, Look::Start | Look::End);
+    if hir.properties().look_set().iter().any(|look| !known(look)) {
+        return Err(PatternError::Construct("word boundaries"));
+    }
+    Ok(hir)
+}
+
+/// The verdict stands in the last line, below a picture of the pattern.
+fn last_line(text: &str) -> String {
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// `(?i)`, `(?-i:…)`: anything in `(?` but a group that is only named or not counted.
+fn has_inline_flags(text: &str) -> bool {
+    text.split("(?").skip(1).any(|rest| !rest.starts_with([':', 'P', '<']))
+}
+
+/// `[a[bc]]`, `[a-z&&b]`: what some engines read as operations on classes, and others as characters.
+fn has_class_operators(text: &str) -> bool {
+    let class = text.split('[').skip(1).any(|rest| !rest.is_empty() && !rest.contains(']'));
+    let posix = |rest: &str| rest.starts_with(':');
+    let doubled = text.split("[[").skip(1).any(|rest| !posix(rest));
+    class || doubled || ["&&", "~~", "[^["].iter().any(|operator| text.contains(operator))
+}
+
+/// Asks one predicate of samples.
+#[derive(Debug)]
+pub struct Matcher {
+    predicate: Predicate,
+    exact: HashSet<String>,
+    parts: Vec<Part>,
+    patterns: RegexSet,
+}
+
+impl Matcher {
+    /// Prepares a predicate.
+    #[must_use]
+    pub fn new(predicate: &Predicate) -> Self {
+        let (mut exact, mut parts) = (HashSet::new(), Vec::new());
+        let mut patterns = RegexSet::empty();
+        if let Predicate::Text { language, .. } = predicate {
+            exact.extend(language.exact.iter().cloned());
+            let mut texts = Vec::new();
+            for part in &language.parts {
+                match part {
+                    Part::Pattern { text, anywhere: true } => texts.push(text.clone()),
+                    Part::Pattern { text, anywhere: false } => {
+                        texts.push(format!(r"\A(?:{text})\z"));
+                    }
+                    part => parts.push(part.clone()),
+                }
+            }
+            patterns = RegexSetBuilder::new(&texts)
+                .case_insensitive(language.folded)
+                .nest_limit(PATTERN_NEST_MAX + 1)
+                .size_limit(PATTERNS_OCTETS_MAX)
+                .build()
+                .unwrap_or_else(|_| RegexSet::empty());
+        }
+        Self { predicate: predicate.clone(), exact, parts, patterns }
+    }
+
+    /// The predicate.
+    #[must_use]
+    pub fn predicate(&self) -> &Predicate {
+        &self.predicate
+    }
+
+    /// Does it hold? None where that is not known.
+    #[must_use]
+    pub fn holds(&self, sample: &Sample) -> Option<bool> {
+        match &self.predicate {
+            Predicate::Opaque(_) => None,
+            Predicate::Number { variable, from, to } => match sample.fact(variable)? {
+                Fact::Number(number) => Some((from..=to).contains(&number)),
+                Fact::Text(_) | Fact::Texts(_) => None,
+            },
+            Predicate::Text { variable, language } => match sample.fact(variable)? {
+                Fact::Text(text) => Some(self.matches(language, text)),
+                Fact::Texts(texts) => Some(texts.iter().any(|text| self.matches(language, text))),
+                Fact::Number(_) => None,
+            },
+        }
+    }
+
+    fn matches(&self, language: &Language, text: &str) -> bool {
+        let text = match (language.domain, text.rsplit_once('@')) {
+            (false, _) => text,
+            (true, Some((_, domain))) => domain,
+            (true, None) => return false,
+        };
+        let folded = language.fold(text);
+        let has = |part: &Part| match part {
+            Part::Contains(part) => folded.contains(part),
+            Part::Begins(part) => folded.starts_with(part),
+            Part::Ends(part) => folded.ends_with(part),
+            Part::Pattern { .. } => false,
+        };
+        self.exact.contains(&folded)
+            || self.parts.iter().any(has)
+            || (!self.patterns.is_empty() && self.patterns.is_match(text))
+    }
+}
+
+impl fmt::Display for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opaque(opaque) => f.write_str(&opaque.what),
+            Self::Number { variable, from: 0, to } => write!(f, "{variable} <= {to}"),
+            Self::Number { variable, from, to: u64::MAX } => write!(f, "{variable} >= {from}"),
+            Self::Number { variable, from, to } => write!(f, "{variable} in {from}..={to}"),
+            Self::Text { variable, language } => {
+                let domain = if language.domain { "domain of " } else { "" };
+                write!(f, "{domain}{variable} in {} texts", language.exact.len())?;
+                language.parts.iter().try_for_each(|part| write!(f, ", {part:?}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(language: Language, text: &str) -> bool {
+        let predicate = Predicate::Text { variable: Variable::Recipient, language };
+        let sample = Sample::unknown().with_text(Variable::Recipient, text);
+        Matcher::new(&predicate).holds(&sample).unwrap()
+    }
+
+    fn pattern(text: &str, anywhere: bool) -> Language {
+        Language::none(false, true).with(Part::Pattern { text: text.into(), anywhere })
+    }
+
+    #[test]
+    fn the_domain_of_an_address_stands_behind_the_last_at() {
+        let domain = || Language::none(true, true).with_exact("Example.COM");
+        assert!(holds(domain(), "a@example.com"));
+        assert!(holds(domain(), "\"a@b\"@EXAMPLE.com"));
+        assert!(!holds(domain(), "\"a@example.com\"@example.org"));
+        assert!(!holds(domain(), "postmaster"));
+    }
+
+    #[test]
+    fn a_pattern_matches_all_of_a_text_unless_a_part_is_enough() {
+        assert!(holds(pattern("r.*@example.com", false), "Rudolf@example.com"));
+        assert!(!holds(pattern("r.*@example.com", false), "karl@example.com"));
+        assert!(holds(pattern("r.*@example.com", true), "karl@example.com"));
+        assert!(holds(pattern("a|b", false), "b"), "alternatives are all of it too");
+        assert!(!holds(pattern("a|b", false), "bc"));
+    }
+
+    #[test]
+    fn patterns_that_are_not_reasoned_about_are_named() {
+        assert!(parse_pattern(r"a(?:b|c)+[x-z]{2,3}$", true).is_ok());
+        for strange in [r"a\b", r"(?i)a", r"(?-i:a)", r"(a)\1", r"(?=a)b", "a(", "[a[b]]", "[[b]a]"]
+        {
+            assert!(parse_pattern(strange, true).is_err(), "{strange}");
+        }
+        assert_eq!(parse_pattern(&"a".repeat(5000), true), Err(PatternError::Long));
+    }
+
+    #[test]
+    fn what_is_not_known_is_neither_true_nor_false() {
+        let predicate = Predicate::Number { variable: Variable::Size, from: 10, to: u64::MAX };
+        let matcher = Matcher::new(&predicate);
+        assert_eq!(matcher.holds(&Sample::unknown()), None);
+        let sized = |octets| Sample::unknown().with(Variable::Size, Fact::Number(octets));
+        assert_eq!(matcher.holds(&sized(10)), Some(true));
+        assert_eq!(matcher.holds(&sized(9)), Some(false));
+    }
+}
