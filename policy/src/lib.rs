@@ -16,7 +16,9 @@
 //! | [`action`] | what a rule does; outcomes, ordered by protection |
 //! | [`sample`] | the facts of one message for one recipient |
 //! | [`assume`] | what is not documented, as named options |
+//! | [`pattern`] | regular expressions |
 //! | [`predicate`] | a condition's question, in a form that two policies share |
+//! | [`language`] | which answers a text can give to many questions |
 //! | [`program`] | a policy set made ready: what is asked in which order |
 //! | [`decide`] | what becomes of one message, and by which rules |
 
@@ -28,7 +30,9 @@ pub mod chain;
 pub mod condition;
 pub mod decide;
 pub mod dictionary;
+pub mod language;
 pub mod origin;
+pub mod pattern;
 pub mod predicate;
 pub mod program;
 pub mod sample;

@@ -12,19 +12,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use regex::{RegexSet, RegexSetBuilder};
-use regex_syntax::hir::{Hir, Look};
 
+use crate::pattern::NEST_MAX;
 use crate::sample::{Fact, Sample, Variable};
 use crate::set::Opaque;
 
 /// Octets that compiled patterns of one language may take.
 const PATTERNS_OCTETS_MAX: usize = 64 << 20;
-
-/// Length of a pattern, in octets.
-const PATTERN_LENGTH_MAX: usize = 4096;
-
-/// How deep groups of a pattern may be nested.
-const PATTERN_NEST_MAX: u32 = 64;
 
 /// A question about one fact.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,20 +74,6 @@ pub enum Part {
     },
 }
 
-/// Why a pattern is not understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    /// It is too long.
-    #[error("longer than {PATTERN_LENGTH_MAX} octets")]
-    Long,
-    /// It is no regular expression that we know.
-    #[error("{0}")]
-    Syntax(String),
-    /// It is one that we do not reason about.
-    #[error("{0} are not understood")]
-    Construct(&'static str),
-}
-
 impl Language {
     /// No text, yet.
     #[must_use]
@@ -129,52 +109,6 @@ impl Language {
     }
 }
 
-/// Reads a pattern as the matcher does.
-///
-/// # Errors
-/// Where it is not understood. Nothing else here depends on how the vendor's expressions differ from
-/// ours: what both read, they read alike.
-pub fn parse_pattern(text: &str, folded: bool) -> Result<Hir, PatternError> {
-    if text.len() > PATTERN_LENGTH_MAX {
-        return Err(PatternError::Long);
-    }
-    if has_inline_flags(text) {
-        return Err(PatternError::Construct("flags inside of patterns"));
-    }
-    if has_class_operators(text) {
-        return Err(PatternError::Construct("classes within classes"));
-    }
-    let hir = regex_syntax::ParserBuilder::new()
-        .case_insensitive(folded)
-        .nest_limit(PATTERN_NEST_MAX)
-        .build()
-        .parse(text)
-        .map_err(|error| PatternError::Syntax(last_line(&error.to_string())))?;
-    let known = |look: Look| matches!(look, Look::Start | Look::End);
-    if hir.properties().look_set().iter().any(|look| !known(look)) {
-        return Err(PatternError::Construct("word boundaries"));
-    }
-    Ok(hir)
-}
-
-/// The verdict stands in the last line, below a picture of the pattern.
-fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-}
-
-/// `(?i)`, `(?-i:…)`: anything in `(?` but a group that is only named or not counted.
-fn has_inline_flags(text: &str) -> bool {
-    text.split("(?").skip(1).any(|rest| !rest.starts_with([':', 'P', '<']))
-}
-
-/// `[a[bc]]`, `[a-z&&b]`: what some engines read as operations on classes, and others as characters.
-fn has_class_operators(text: &str) -> bool {
-    let class = text.split('[').skip(1).any(|rest| !rest.is_empty() && !rest.contains(']'));
-    let posix = |rest: &str| rest.starts_with(':');
-    let doubled = text.split("[[").skip(1).any(|rest| !posix(rest));
-    class || doubled || ["&&", "~~", "[^["].iter().any(|operator| text.contains(operator))
-}
-
 /// Asks one predicate of samples.
 #[derive(Debug)]
 pub struct Matcher {
@@ -204,7 +138,7 @@ impl Matcher {
             }
             patterns = RegexSetBuilder::new(&texts)
                 .case_insensitive(language.folded)
-                .nest_limit(PATTERN_NEST_MAX + 1)
+                .nest_limit(NEST_MAX + 1)
                 .size_limit(PATTERNS_OCTETS_MAX)
                 .build()
                 .unwrap_or_else(|_| RegexSet::empty());
@@ -300,16 +234,6 @@ mod tests {
         assert!(holds(pattern("r.*@example.com", true), "karl@example.com"));
         assert!(holds(pattern("a|b", false), "b"), "alternatives are all of it too");
         assert!(!holds(pattern("a|b", false), "bc"));
-    }
-
-    #[test]
-    fn patterns_that_are_not_reasoned_about_are_named() {
-        assert!(parse_pattern(r"a(?:b|c)+[x-z]{2,3}$", true).is_ok());
-        for strange in [r"a\b", r"(?i)a", r"(?-i:a)", r"(a)\1", r"(?=a)b", "a(", "[a[b]]", "[[b]a]"]
-        {
-            assert!(parse_pattern(strange, true).is_err(), "{strange}");
-        }
-        assert_eq!(parse_pattern(&"a".repeat(5000), true), Err(PatternError::Long));
     }
 
     #[test]

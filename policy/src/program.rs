@@ -19,7 +19,8 @@ use crate::assume::{AfterEffects, Assumptions, Case, EndOfChain, Extent, LearnMo
 use crate::chain::{AppliesTo, Chain, Rule};
 use crate::condition::{Condition, Mode, Operator, Subject, Test};
 use crate::dictionary::{Dictionary, Form};
-use crate::predicate::{Language, Part, PatternError, Predicate, parse_pattern};
+use crate::pattern::{PatternError, branches};
+use crate::predicate::{Language, Part, Predicate};
 use crate::sample::{Shape, Variable};
 use crate::set::{EXCEPTION_CHAIN, MANAGED_DOMAINS, Opaque, PolicySet, Stated, Unmanaged};
 
@@ -429,7 +430,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn pattern(&self, language: &Language, text: &str) -> Result<Part, PatternError> {
-        parse_pattern(text, language.folded)?;
+        branches(text, language.folded)?;
         let anywhere = self.assumptions.pattern == Extent::Part;
         Ok(Part::Pattern { text: text.to_owned(), anywhere })
     }
