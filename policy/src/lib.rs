@@ -21,6 +21,9 @@
 //! | [`language`] | which answers a text can give to many questions |
 //! | [`program`] | a policy set made ready: what is asked in which order |
 //! | [`decide`] | what becomes of one message, and by which rules |
+//! | [`space`] | all combinations of answers that messages can give, as a decision diagram |
+//! | [`diagram`] | what becomes of all messages at once |
+//! | [`parity`] | where two policies differ, with a message that shows it |
 
 #![forbid(unsafe_code)]
 
@@ -29,11 +32,14 @@ pub mod assume;
 pub mod chain;
 pub mod condition;
 pub mod decide;
+pub mod diagram;
 pub mod dictionary;
 pub mod language;
 pub mod origin;
+pub mod parity;
 pub mod pattern;
 pub mod predicate;
 pub mod program;
 pub mod sample;
 pub mod set;
+pub mod space;
