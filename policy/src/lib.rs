@@ -24,6 +24,7 @@
 //! | [`space`] | all combinations of answers that messages can give, as a decision diagram |
 //! | [`diagram`] | what becomes of all messages at once |
 //! | [`parity`] | where two policies differ, with a message that shows it |
+//! | [`import`] | policies from files: typed by hand, or exported by a server |
 
 #![forbid(unsafe_code)]
 
@@ -34,10 +35,12 @@ pub mod condition;
 pub mod decide;
 pub mod diagram;
 pub mod dictionary;
+pub mod import;
 pub mod language;
 pub mod origin;
 pub mod parity;
 pub mod pattern;
+mod places;
 pub mod predicate;
 pub mod program;
 pub mod sample;
