@@ -11,6 +11,7 @@ mod logs;
 mod machine;
 mod peers;
 mod picture;
+mod policies;
 mod reference;
 mod report;
 mod scenario;
@@ -54,6 +55,8 @@ enum What {
     },
     /// Reads mail logs beside pflogsumm and exigrep.
     Logs(logs::Logs),
+    /// Compares mail policies of several sizes.
+    Policies(policies::Policies),
     /// Reads one log; what `logs` measures.
     ReadLog(logs::ReadLog),
     /// Draws the picture of a file of results.
@@ -123,6 +126,7 @@ fn main() -> Result<()> {
         What::Run(options) => run(&options),
         What::Logs(logs) => logs.run(),
         What::ReadLog(log) => log.run(),
+        What::Policies(policies) => policies.run(),
         What::Smoke { lockgate } => smoke(&lockgate),
         What::Picture { results, picture } => {
             let drawn = picture::draw(&Report::read(&results)?);

@@ -320,8 +320,8 @@ fn dictionary(name: &str, literals: &[&str], patterns: &[&str]) -> Dictionary {
     Dictionary { name: name.into(), kind: Kind::Static, entries, origin: origin() }
 }
 
-fn set(chosen: Vec<usize>) -> impl Strategy<Value = PolicySet> {
-    let rules = || proptest::collection::vec(rule(chosen.clone()), 0..4);
+fn set(chosen: &[usize]) -> impl Strategy<Value = PolicySet> {
+    let rules = || proptest::collection::vec(rule(chosen.to_vec()), 0..4);
     let chains = (rules(), rules(), rules());
     (chains, any::<bool>(), prop::bool::weighted(0.05), prop::bool::weighted(0.5)).prop_map(
         |((default, outbound, third), bounce, learn_mode, small)| {
@@ -360,7 +360,7 @@ fn set(chosen: Vec<usize>) -> impl Strategy<Value = PolicySet> {
 fn pair() -> impl Strategy<Value = (Vec<usize>, PolicySet, PolicySet)> {
     let chosen = proptest::sample::subsequence((0..topics().len()).collect::<Vec<_>>(), 1..=2);
     chosen.prop_flat_map(|chosen| {
-        let one = (set(chosen.clone()), set(chosen.clone()), any::<u8>(), any::<usize>());
+        let one = (set(&chosen), set(&chosen), any::<u8>(), any::<usize>());
         (Just(chosen), one).prop_map(|(chosen, (before, other, kind, place))| {
             let after = match kind % 4 {
                 0 => other,
