@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use biodivine_lib_bdd::{Bdd, BddPartialValuation, BddValuation, BddVariable, BddVariableSet};
 
-use crate::language::{Budget, Class, Grammar, TooLarge, classes, text_in};
+use crate::diagram::union;
+use crate::language::{Addresses, Budget, Class, Grammar, Pairs, TooLarge, classes, text_in};
 use crate::predicate::{Language, Matcher, Predicate};
 use crate::program::{Formula, Question, Questions};
 use crate::sample::{Fact, Sample, Shape, Variable};
@@ -45,6 +46,8 @@ struct Block {
 
 #[derive(Debug)]
 enum Form {
+    /// An address: the number of a point, or 0 and those of a local part and a domain.
+    Address { point: Code, local: Code, domain: Code, addresses: Box<Addresses> },
     /// The number of a class, for each group of questions.
     Classes(Vec<Group>),
     /// A flag for each question, and the classes of single values where they are known.
@@ -213,6 +216,10 @@ impl<'a> Space<'a> {
             let fact = match &block.form {
                 Form::Opaque(_) => continue,
                 Form::Ranges(code, starts) => Fact::Number(starts[code.value(point)]),
+                Form::Address { .. } => match self.address(&block.form, point) {
+                    Ok(text) => Fact::Text(text),
+                    Err(nothing) => return Drawn::Nothing(nothing),
+                },
                 Form::Classes(groups) => match groups.as_slice() {
                     [group] => Fact::Text(group.class(point).text.clone()),
                     groups => match self.text_across(variable, groups, point) {
@@ -244,6 +251,30 @@ impl<'a> Space<'a> {
                     for question in &block.asked {
                         self.answers[question.0 as usize] = self.variables.mk_var(*variable);
                     }
+                }
+                Form::Address { point, local, domain, addresses } => {
+                    for (number, question) in block.asked.iter().enumerate() {
+                        let pairs = &addresses.languages[number];
+                        let all = pairs.iter().map(|pairs| self.pairs(local, domain, pairs));
+                        let paired = union(all.collect()).unwrap_or_else(|| self.nothing());
+                        let member = u32::try_from(number).unwrap_or(u32::MAX);
+                        let has = |class: &Class| class.members.contains(&member);
+                        let points: Vec<usize> = (1..)
+                            .zip(&addresses.points)
+                            .filter(|(_, class)| has(class))
+                            .map(|(number, _)| number)
+                            .collect();
+                        self.answers[question.0 as usize] =
+                            paired.and(&self.codes(point, &[0])).or(&self.codes(point, &points));
+                    }
+                    let paired = self.codes(point, &[0]);
+                    let first = self.codes(local, &[0]).and(&self.codes(domain, &[0]));
+                    let valid = self
+                        .below(point, addresses.points.len() + 1)
+                        .and(&self.below(local, addresses.locals.len()))
+                        .and(&self.below(domain, addresses.domains.len()))
+                        .and(&paired.or(&first));
+                    self.valid = self.valid.and(&valid);
                 }
                 Form::Classes(groups) => {
                     for group in groups {
@@ -281,6 +312,30 @@ impl<'a> Space<'a> {
                 }
             }
         }
+    }
+
+    /// The points in which local part and domain are one of these pairs.
+    fn pairs(&self, local: &Code, domain: &Code, pairs: &Pairs) -> Bdd {
+        let one_of = |code, some: &Option<Vec<usize>>| match some {
+            Some(some) => self.codes(code, some),
+            None => self.variables.mk_true(),
+        };
+        one_of(local, &pairs.locals).and(&one_of(domain, &pairs.domains))
+    }
+
+    /// The address of a point; else the points of a pair that has none.
+    fn address(&self, form: &Form, at: &BddValuation) -> Result<String, Bdd> {
+        let Form::Address { point, local, domain, addresses } = form else {
+            return Err(self.nothing());
+        };
+        if let Some(before) = point.value(at).checked_sub(1) {
+            return Ok(addresses.points[before].text.clone());
+        }
+        let (left, right) = (local.value(at), domain.value(at));
+        addresses.text(left, right).ok_or_else(|| {
+            let pair = self.codes(local, &[left]).and(&self.codes(domain, &[right]));
+            pair.and(&self.codes(point, &[0]))
+        })
     }
 
     /// Every flag that is set has a value of its own: one that sets no flag which is not set.
@@ -398,7 +453,7 @@ impl<'a> Space<'a> {
         asked: &[Question],
         members: &[bool],
     ) -> Result<Option<String>, TooLarge> {
-        match Grammar::of(variable.shape()) {
+        match grammar(variable.shape()) {
             Some(grammar) => text_in(grammar, &self.languages(asked), members, self.budget),
             None => Ok(None),
         }
@@ -494,6 +549,15 @@ fn languages<'a>(questions: &'a Questions, asked: &[Question]) -> Vec<&'a Langua
     asked.iter().filter_map(language).collect()
 }
 
+/// What texts a variable of this shape can have, where an automaton tells their classes.
+const fn grammar(shape: Shape) -> Option<Grammar> {
+    match shape {
+        Shape::Text => Some(Grammar::Line),
+        Shape::Texts => Some(Grammar::Value),
+        Shape::Word(_) | Shape::Address { .. } | Shape::Number => None,
+    }
+}
+
 /// Hands out binary variables.
 #[derive(Default)]
 struct Binary {
@@ -519,7 +583,17 @@ impl Binary {
         budget: Budget,
     ) -> Result<Form, TooLarge> {
         let shape = variable.shape();
-        match (shape, Grammar::of(shape)) {
+        match (shape, grammar(shape)) {
+            (Shape::Address { nullable }, _) => {
+                let bare = if nullable { "" } else { "postmaster" };
+                let addresses = Addresses::new(bare, &languages(questions, asked), budget)?;
+                Ok(Form::Address {
+                    point: self.code(addresses.points.len() + 1),
+                    local: self.code(addresses.locals.len()),
+                    domain: self.code(addresses.domains.len()),
+                    addresses: Box::new(addresses),
+                })
+            }
             (Shape::Word(words), _) => {
                 let classes = words_as_classes(questions, variable, words, asked);
                 let code = self.code(classes.len());

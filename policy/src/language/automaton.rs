@@ -1,11 +1,13 @@
 //! The automaton made deterministic, breadth first: what is found first is smallest.
 //!
-//! States from which the grammar cannot go on are dropped with everything behind them.
+//! Sets from which the grammar cannot go on are dropped with everything behind them. Positions bear a
+//! mark, so that a run can be told from another that began elsewhere and came to the same state.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
-use super::build::{GRAMMAR, Nfa, State};
+use super::build::{AT, GRAMMAR, Nfa, State};
 
 /// How much may be explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +38,28 @@ pub struct Class {
     pub text: String,
 }
 
+/// A state of the automaton in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Position {
+    pub(super) run: u32,
+    pub(super) state: State,
+}
+
+/// What is accepted: a language, in a run.
+pub(super) type Accepted = (u32, u32);
+
 /// Octets in the order in which they are taken for an example.
 const NICEST: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ.-@_ ";
 
-pub(super) fn classes(nfa: &Nfa, budget: Budget) -> Result<Vec<Class>, TooLarge> {
-    let mut explorer = Explorer::new(nfa, budget.states);
-    let mut found: HashMap<Vec<u32>, usize> = HashMap::new();
+pub(super) fn classes(nfa: &Arc<Nfa>, budget: Budget) -> Result<Vec<Class>, TooLarge> {
+    let start = vec![Position { run: 0, state: 0 }];
+    let mut explorer = Explorer::new(nfa, start, None, budget.states);
+    let mut found: HashSet<Vec<u32>> = HashSet::new();
     let mut classes = Vec::new();
     while let Some((state, members)) = explorer.next_end()? {
-        if let Entry::Vacant(vacant) = found.entry(members) {
-            classes.push(Class { members: vacant.key().clone(), text: explorer.text(state) });
-            vacant.insert(state);
+        let members: Vec<u32> = members.into_iter().map(|(_, language)| language).collect();
+        if found.insert(members.clone()) {
+            classes.push(Class { members, text: explorer.text(state) });
             if classes.len() > budget.classes {
                 return Err(TooLarge);
             }
@@ -56,12 +69,14 @@ pub(super) fn classes(nfa: &Nfa, budget: Budget) -> Result<Vec<Class>, TooLarge>
 }
 
 pub(super) fn text_in(
-    nfa: &Nfa,
+    nfa: &Arc<Nfa>,
     members: &[bool],
     budget: Budget,
 ) -> Result<Option<String>, TooLarge> {
-    let wanted: Vec<u32> = (0..).zip(members).filter(|(_, is)| **is).map(|(at, _)| at).collect();
-    let mut explorer = Explorer::new(nfa, budget.states);
+    let members = (0..).zip(members).filter(|(_, is)| **is);
+    let wanted: Vec<Accepted> = members.map(|(language, _)| (0, language)).collect();
+    let start = vec![Position { run: 0, state: 0 }];
+    let mut explorer = Explorer::new(nfa, start, None, budget.states);
     while let Some((state, members)) = explorer.next_end()? {
         if members == wanted {
             return Ok(Some(explorer.text(state)));
@@ -71,129 +86,228 @@ pub(super) fn text_in(
 }
 
 /// Walks the deterministic automaton breadth first and makes it on the way.
-struct Explorer<'a> {
-    nfa: &'a Nfa,
+#[derive(Debug)]
+pub(super) struct Explorer {
+    nfa: Arc<Nfa>,
     states_max: usize,
-    known: HashMap<Box<[State]>, ()>,
-    queue: Vec<Box<[State]>>,
-    /// Whence each state was found, by which octet.
+    known: HashMap<Box<[Position]>, usize>,
+    sets: Vec<Box<[Position]>>,
+    /// Whence each set was found, by which octet.
     parents: Vec<(usize, u8)>,
+    /// Where ranges of octets lead, from each set that was expanded.
+    edges: Vec<Vec<(u8, u8, usize)>>,
     at: usize,
-    /// States that nothing of the grammar leads on from are dead.
+    /// Sets with this state are ends, and not walked on from.
+    stop: Option<State>,
+    /// States from which the grammar can go on.
     grammar: Vec<bool>,
     closure: Closure,
     ranks: [u8; 256],
 }
 
-impl<'a> Explorer<'a> {
-    fn new(nfa: &'a Nfa, states_max: usize) -> Self {
+impl Explorer {
+    pub(super) fn new(
+        nfa: &Arc<Nfa>,
+        start: Vec<Position>,
+        stop: Option<State>,
+        states_max: usize,
+    ) -> Self {
         let mut ranks = [u8::MAX; 256];
         for (rank, octet) in (0..).zip(NICEST) {
             ranks[usize::from(*octet)] = rank;
         }
         let mut explorer = Self {
-            nfa,
+            nfa: Arc::clone(nfa),
             states_max,
             known: HashMap::new(),
-            queue: Vec::new(),
+            sets: Vec::new(),
             parents: Vec::new(),
+            edges: Vec::new(),
             at: 0,
+            stop,
             grammar: part_of_grammar(nfa),
-            closure: Closure { stamps: vec![0; nfa.edges.len()], round: 0, stack: Vec::new() },
+            closure: Closure::default(),
             ranks,
         };
-        let start = explorer.closure.of(nfa, std::iter::once(0));
+        let start = explorer.closure.of(nfa, start);
         explorer.add(start, (0, 0));
         explorer
     }
 
-    /// The next state in which a text of the grammar ends, and which languages it is in.
-    fn next_end(&mut self) -> Result<Option<(usize, Vec<u32>)>, TooLarge> {
-        while self.at < self.queue.len() {
-            let state = self.at;
-            self.at += 1;
-            self.expand(state)?;
-            if let Some(members) = self.members(state) {
-                return Ok(Some((state, members)));
+    /// The next set in which a text of the grammar ends, and what is accepted there.
+    pub(super) fn next_end(&mut self) -> Result<Option<(usize, Vec<Accepted>)>, TooLarge> {
+        while let Some(set) = self.next()? {
+            if let Some(members) = self.members(set) {
+                return Ok(Some((set, members)));
             }
         }
         Ok(None)
     }
 
-    /// The languages of a text that ends here; none where the grammar knows no such text.
-    fn members(&self, state: usize) -> Option<Vec<u32>> {
-        let accepted =
-            self.queue[state].iter().flat_map(|state| &self.nfa.accepts[*state as usize]);
-        let mut members: Vec<u32> = accepted.copied().collect();
+    /// The next set; sets that it leads to are known afterwards.
+    pub(super) fn next(&mut self) -> Result<Option<usize>, TooLarge> {
+        if self.at == self.sets.len() {
+            return Ok(None);
+        }
+        self.at += 1;
+        self.edges.push(Vec::new());
+        let set = self.at - 1;
+        if !self.is_stop(set) {
+            self.expand(set);
+        }
+        if self.sets.len() > self.states_max { Err(TooLarge) } else { Ok(Some(set)) }
+    }
+
+    /// Is it an end that is not walked on from?
+    pub(super) fn is_stop(&self, set: usize) -> bool {
+        self.stop.is_some_and(|stop| self.sets[set].iter().any(|one| one.state == stop))
+    }
+
+    /// The positions of a set.
+    pub(super) fn positions(&self, set: usize) -> &[Position] {
+        &self.sets[set]
+    }
+
+    /// Where a text leads from the start; none where the grammar has no such text, or to the first
+    /// set that is a stop.
+    pub(super) fn walk(&self, text: &str) -> Option<usize> {
+        let mut set = 0;
+        for octet in text.bytes() {
+            let within = |(low, high, _): &&(u8, u8, usize)| (low..=high).contains(&&octet);
+            set = self.edges[set].iter().find(within)?.2;
+        }
+        Some(set)
+    }
+
+    /// What is accepted of a text that ends here; none where the grammar knows no such text.
+    pub(super) fn members(&self, set: usize) -> Option<Vec<Accepted>> {
+        let mut members = Vec::new();
+        let mut complete = false;
+        for position in &self.sets[set] {
+            for language in &self.nfa.accepts[position.state as usize] {
+                match *language {
+                    GRAMMAR => complete = true,
+                    AT => {}
+                    language => members.push((position.run, language)),
+                }
+            }
+        }
         members.sort_unstable();
         members.dedup();
-        (members.pop() == Some(GRAMMAR)).then_some(members)
+        complete.then_some(members)
     }
 
-    fn expand(&mut self, state: usize) -> Result<(), TooLarge> {
+    fn expand(&mut self, set: usize) {
         let mut edges = Vec::new();
-        for one in &self.queue[state] {
-            edges.extend_from_slice(&self.nfa.edges[*one as usize]);
-        }
-        for (octet, low) in self.representatives(&edges) {
-            let to = edges
-                .iter()
-                .filter(|(from, until, _)| (from..=until).contains(&&low))
-                .map(|(_, _, to)| *to);
-            let next = self.closure.of(self.nfa, to);
-            if next.iter().any(|state| self.grammar[*state as usize]) {
-                self.add(next, (state, octet));
+        for position in &self.sets[set] {
+            for (low, high, to) in &self.nfa.edges[position.state as usize] {
+                edges.push((*low, *high, Position { run: position.run, state: *to }));
             }
         }
-        if self.queue.len() > self.states_max { Err(TooLarge) } else { Ok(()) }
+        for (octet, low, high) in self.representatives(&edges) {
+            let within = edges.iter().filter(|(from, until, _)| *from <= low && low <= *until);
+            let next = self.closure.of(&self.nfa, within.map(|(.., to)| *to));
+            if next.iter().any(|position| self.grammar[position.state as usize]) {
+                let to = self.add(next, (set, octet));
+                self.edges[set].push((low, high, to));
+            }
+        }
     }
 
-    /// Octets that lead to different places, the nicest of each range, in order; with the first of
-    /// the range.
-    fn representatives(&self, edges: &[(u8, u8, State)]) -> Vec<(u8, u8)> {
-        let mut begins = [false; 257];
+    /// Ranges of octets that lead to the same places: the nicest of each, which also gives the order,
+    /// and its bounds.
+    fn representatives(&self, edges: &[(u8, u8, Position)]) -> Vec<(u8, u8, u8)> {
+        let mut bounds = [0_u64; 5];
+        let mut mark = |octet: usize| bounds[octet / 64] |= 1 << (octet % 64);
         for (low, high, _) in edges {
-            begins[usize::from(*low)] = true;
-            begins[usize::from(*high) + 1] = true;
+            mark(usize::from(*low));
+            mark(usize::from(*high) + 1);
         }
-        let mut found = Vec::new();
-        let mut open: Option<(u8, u8)> = None;
+        let is_bound = |octet: usize| bounds[octet / 64] >> (octet % 64) & 1 == 1;
+        let mut found: Vec<(u8, u8, u8)> = Vec::new();
+        let mut begun = false;
         for octet in 0..=u8::MAX {
-            if begins[usize::from(octet)] {
-                found.extend(open.replace((octet, octet)));
-            } else if let Some((nicest, _)) = &mut open
-                && self.ranks[usize::from(octet)] < self.ranks[usize::from(*nicest)]
-            {
-                *nicest = octet;
+            if is_bound(usize::from(octet)) {
+                found.push((octet, octet, octet));
+                begun = true;
+            } else if begun && let Some((nicest, _, high)) = found.last_mut() {
+                *high = octet;
+                if self.ranks[usize::from(octet)] < self.ranks[usize::from(*nicest)] {
+                    *nicest = octet;
+                }
             }
         }
-        found.extend(open);
-        found.sort_by_key(|(octet, _)| self.ranks[usize::from(*octet)]);
+        found.sort_by_key(|(octet, ..)| self.ranks[usize::from(*octet)]);
         found
     }
 
-    fn add(&mut self, states: Box<[State]>, parent: (usize, u8)) {
-        if let Entry::Vacant(vacant) = self.known.entry(states) {
-            self.queue.push(vacant.key().clone());
-            vacant.insert(());
-            self.parents.push(parent);
+    fn add(&mut self, positions: Box<[Position]>, parent: (usize, u8)) -> usize {
+        match self.known.entry(positions) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                self.sets.push(vacant.key().clone());
+                self.parents.push(parent);
+                *vacant.insert(self.sets.len() - 1)
+            }
         }
     }
 
-    /// The text that leads to a state.
-    fn text(&self, mut state: usize) -> String {
+    /// The smallest texts that lead to sets of a kind, at most so many, when all is explored.
+    pub(super) fn texts(&self, is_end: &dyn Fn(usize) -> bool, many: usize) -> Vec<String> {
+        let leads = self.leads_to(is_end);
+        let mut texts = Vec::new();
+        let mut queue = VecDeque::from([(0, Vec::new())]);
+        while let Some((set, octets)) = queue.pop_front() {
+            if is_end(set) {
+                texts.push(String::from_utf8_lossy(&octets).into_owned());
+            }
+            if texts.len() >= many {
+                break;
+            }
+            for (low, high, to) in self.edges[set].iter().filter(|(.., to)| leads[*to]) {
+                let mut range: Vec<u8> = (*low..=*high).collect();
+                range.sort_by_key(|octet| self.ranks[usize::from(*octet)]);
+                // More than are wanted need not wait: each leads to a text of its own.
+                for octet in range.into_iter().take(many.saturating_sub(queue.len())) {
+                    let mut longer = octets.clone();
+                    longer.push(octet);
+                    queue.push_back((*to, longer));
+                }
+            }
+        }
+        texts
+    }
+
+    /// Which sets lead to sets of a kind.
+    fn leads_to(&self, is_end: &dyn Fn(usize) -> bool) -> Vec<bool> {
+        let mut before: Vec<Vec<usize>> = vec![Vec::new(); self.sets.len()];
+        for (set, edges) in self.edges.iter().enumerate() {
+            edges.iter().for_each(|(.., to)| before[*to].push(set));
+        }
+        let mut leads = vec![false; self.sets.len()];
+        let mut stack: Vec<usize> = (0..self.sets.len()).filter(|set| is_end(*set)).collect();
+        while let Some(set) = stack.pop() {
+            if !std::mem::replace(&mut leads[set], true) {
+                stack.extend(&before[set]);
+            }
+        }
+        leads
+    }
+
+    /// The smallest text that leads to a set.
+    pub(super) fn text(&self, mut set: usize) -> String {
         let mut octets = Vec::new();
-        while state != 0 {
-            let (parent, octet) = self.parents[state];
+        while set != 0 {
+            let (parent, octet) = self.parents[set];
             octets.push(octet);
-            state = parent;
+            set = parent;
         }
         octets.reverse();
         String::from_utf8_lossy(&octets).into_owned()
     }
 }
 
-/// Which states can lead to an end of the grammar and belong to nothing else.
+/// Which states can lead to an end of the grammar.
 fn part_of_grammar(nfa: &Nfa) -> Vec<bool> {
     let count = nfa.edges.len();
     let mut before: Vec<Vec<State>> = vec![Vec::new(); count];
@@ -214,29 +328,40 @@ fn part_of_grammar(nfa: &Nfa) -> Vec<bool> {
 }
 
 /// Follows what is reached with nothing read.
-struct Closure {
-    stamps: Vec<u32>,
-    round: u32,
-    stack: Vec<State>,
+#[derive(Debug, Default)]
+pub(super) struct Closure {
+    stack: Vec<Position>,
+    reached: Vec<Position>,
 }
 
 impl Closure {
-    /// States reached from these that read or accept something, in order.
-    fn of(&mut self, nfa: &Nfa, from: impl Iterator<Item = State>) -> Box<[State]> {
-        self.round += 1;
+    /// Positions reached from these that read or accept something, in order, each once.
+    pub(super) fn of(
+        &mut self,
+        nfa: &Nfa,
+        from: impl IntoIterator<Item = Position>,
+    ) -> Box<[Position]> {
         self.stack.extend(from);
-        let mut reached = Vec::new();
-        while let Some(state) = self.stack.pop() {
-            let at = state as usize;
-            if std::mem::replace(&mut self.stamps[at], self.round) == self.round {
-                continue;
+        self.reached.clear();
+        // What leads on for nothing is followed once; such positions are few.
+        let mut followed: Vec<Position> = Vec::new();
+        while let Some(position) = self.stack.pop() {
+            let at = position.state as usize;
+            if !nfa.free[at].is_empty() {
+                if followed.contains(&position) {
+                    continue;
+                }
+                followed.push(position);
             }
             if !nfa.edges[at].is_empty() || !nfa.accepts[at].is_empty() {
-                reached.push(state);
+                self.reached.push(position);
             }
-            self.stack.extend_from_slice(&nfa.free[at]);
+            for to in &nfa.free[at] {
+                self.stack.push(Position { run: position.run, state: *to });
+            }
         }
-        reached.sort_unstable();
-        reached.into_boxed_slice()
+        self.reached.sort_unstable();
+        self.reached.dedup();
+        self.reached.as_slice().into()
     }
 }

@@ -1,7 +1,7 @@
 //! Languages and grammars as one automaton over octets, not yet deterministic.
 //!
-//! Texts are UTF-8. Languages over the domain of an address begin behind an `@` and read none: the
-//! grammar sees to it that this is the last one.
+//! Texts are UTF-8. Languages over the domain of an address begin where the grammar has read the `@`
+//! that parts it from the local part.
 //!
 //! Invariant: where languages are folded, texts have no ASCII capitals; whatever the languages
 //! accept, they accept in lower case, and so nothing is lost.
@@ -21,40 +21,98 @@ pub(super) type State = u32;
 /// What an end state accepts: the grammar, or one of the languages.
 pub(super) const GRAMMAR: u32 = u32::MAX;
 
+/// What the state behind the `@` accepts: nothing, but it is kept among those that do.
+pub(super) const AT: u32 = u32::MAX - 1;
+
 /// States and edges.
 #[derive(Debug, Default)]
 pub(super) struct Nfa {
     /// Octets that lead on, from each state.
-    pub edges: Vec<Vec<(u8, u8, State)>>,
+    pub(super) edges: Vec<Vec<(u8, u8, State)>>,
     /// States that are reached with nothing read.
-    pub free: Vec<Vec<State>>,
+    pub(super) free: Vec<Vec<State>>,
     /// Which languages a text is in that ends here.
-    pub accepts: Vec<Vec<u32>>,
+    pub(super) accepts: Vec<Vec<u32>>,
 }
 
-/// Characters that may stand in an unquoted local part (RFC 5321 §4.1.2, RFC 6531 §3.3), and dots.
-const LOCAL: &str = r"[a-z0-9!#$%&'*+/=?^_`{|}~.\-\x{80}-\x{10FFFF}]+";
-const LOCAL_CAPITAL: &str = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~.\-\x{80}-\x{10FFFF}]+";
+impl Nfa {
+    /// Is every text accepted that goes on from here, up to the next `@`?
+    pub(super) fn accepts_all(&self, state: State) -> bool {
+        let (mut read, at) = ([false; 256], state as usize);
+        for (low, high, _) in self.edges[at].iter().filter(|(.., to)| *to == state) {
+            read[usize::from(*low)..=usize::from(*high)].fill(true);
+        }
+        read[usize::from(b'@')] = true;
+        !self.accepts[at].is_empty() && read.iter().all(|octet| *octet)
+    }
+}
 
-/// Builds the automaton of a grammar and languages.
-pub(super) fn automaton(grammar: Grammar, languages: &[&Language]) -> Nfa {
+/// Builds the automaton of texts and languages over them.
+pub(super) fn texts(grammar: Grammar, languages: &[&Language]) -> Nfa {
     let folded = languages.iter().all(|language| language.folded);
-    let mut builder = Builder { nfa: Nfa::default(), tries: HashMap::new(), no_at: false };
+    let mut builder = Builder::default();
     let start = builder.state();
-    builder.grammar(start, grammar, folded);
-    let mut domain = None;
-    for (number, language) in languages.iter().enumerate() {
-        let number = u32::try_from(number).unwrap_or(GRAMMAR - 1);
-        let from = if language.domain {
-            *domain.get_or_insert_with(|| builder.behind_at(start))
-        } else {
-            start
-        };
-        builder.language(from, language, number);
+    builder.grammar(start, &text_grammar(grammar, folded));
+    for (number, language) in (0..).zip(languages) {
+        builder.exacts(start, language, number);
+        builder.parts(start, language, number);
     }
     builder.nfa
 }
 
+/// Builds the automaton of mailboxes and languages over them, without the addresses that stand in a
+/// language as they are; with the state behind the `@`.
+pub(super) fn addresses(languages: &[&Language]) -> (Nfa, State) {
+    let folded = languages.iter().all(|language| language.folded);
+    let mut builder = Builder::default();
+    let (start, at) = (builder.state(), builder.state());
+    let local = builder.state();
+    builder.free(start, local);
+    let end = builder.text(local, &local_grammar(folded));
+    builder.edge(end, b'@', b'@', at);
+    builder.accept(at, AT);
+    let domain = builder.state();
+    builder.free(at, domain);
+    builder.grammar(domain, &domain_grammar(folded));
+    for (number, language) in (0..).zip(languages) {
+        let from = builder.state();
+        builder.free(if language.domain { at } else { start }, from);
+        builder.no_at = language.domain;
+        if language.domain {
+            builder.exacts(at, language, number);
+        }
+        builder.parts(from, language, number);
+        builder.no_at = false;
+    }
+    (builder.nfa, at)
+}
+
+fn local_grammar(folded: bool) -> String {
+    let (letter, quoted, escaped) =
+        if folded { ("a-z", r"\[\]-~", r"\[-~") } else { ("a-zA-Z", r"A-\[\]-~", "A-~") };
+    let beyond = r"\x{80}-\x{10FFFF}";
+    let atom = format!("[{letter}0-9!#$%&'*+/=?^_`{{|}}~.\\-{beyond}]+");
+    format!(r#"{atom}|"(?:[ !#-@{quoted}{beyond}]|\\[ -@{escaped}])*""#)
+}
+
+fn domain_grammar(folded: bool) -> String {
+    let letter = if folded { "a-z" } else { "a-zA-Z" };
+    let beyond = r"\x{80}-\x{10FFFF}";
+    let (outer, inner) = (format!("[{letter}0-9{beyond}]"), format!(r"[{letter}0-9_\-{beyond}]"));
+    let label = format!("{outer}(?:{inner}*{outer})?");
+    format!(r"{label}(?:\.{label})*|\[[{letter}0-9.:]+\]")
+}
+
+fn text_grammar(grammar: Grammar, folded: bool) -> String {
+    let visible = if folded { r"!-@\[-~\x{A1}-\x{10FFFF}" } else { r"!-~\x{A1}-\x{10FFFF}" };
+    let value = format!("[{visible}](?:[ {visible}]*[{visible}])?");
+    match grammar {
+        Grammar::Line => format!("(?:{value})?"),
+        Grammar::Value => value,
+    }
+}
+
+#[derive(Default)]
 struct Builder {
     nfa: Nfa,
     /// Exact texts share their beginnings: where each octet leads from each state.
@@ -104,55 +162,30 @@ impl Builder {
         state
     }
 
-    /// Where languages over the domain begin.
-    fn behind_at(&mut self, start: State) -> State {
-        let local = self.anything(start);
-        let domain = self.state();
-        self.edge(local, b'@', b'@', domain);
-        domain
+    fn grammar(&mut self, start: State, text: &str) {
+        let end = self.text(start, text);
+        self.accept(end, GRAMMAR);
     }
 
-    fn grammar(&mut self, start: State, grammar: Grammar, folded: bool) {
-        let alphabet = if folded { LOCAL } else { LOCAL_CAPITAL };
-        let letter = if folded { "a-z" } else { "a-zA-Z" };
-        let mailbox = format!(
-            "(?:{alphabet}|\"(?:[ !#-@{quoted}\\x{{80}}-\\x{{10FFFF}}]|\\\\[ -@{capital_any}])*\")@(?:{label}(?:\\.{label})*|\\[[{letter}0-9.:]+\\])",
-            quoted = if folded { r"\[\]-~" } else { r"A-\[\]-~" },
-            capital_any = if folded { r"\[-~" } else { "A-~" },
-            label = format!(
-                r"[{letter}0-9\x{{80}}-\x{{10FFFF}}](?:[{letter}0-9_\-\x{{80}}-\x{{10FFFF}}]*[{letter}0-9\x{{80}}-\x{{10FFFF}}])?"
-            ),
-        );
-        let visible = if folded { r"!-@\[-~\x{A1}-\x{10FFFF}" } else { r"!-~\x{A1}-\x{10FFFF}" };
-        let value = format!("[{visible}](?:[ {visible}]*[{visible}])?");
-        let text = match grammar {
-            Grammar::Word(words) => {
-                for word in words {
-                    let word = if folded { word.to_ascii_lowercase() } else { (*word).to_owned() };
-                    self.exact(start, &word, GRAMMAR);
-                }
-                return;
-            }
-            Grammar::Address => mailbox,
-            Grammar::AddressOrNothing => format!("(?:{mailbox})?"),
-            Grammar::Line => format!("(?:{value})?"),
-            Grammar::Value => value,
-        };
-        if let Ok(grammar) = regex_syntax::Parser::new().parse(&text) {
-            let end = self.pattern(start, &grammar);
-            self.accept(end, GRAMMAR);
+    /// A grammar of ours behind `from`; its end.
+    fn text(&mut self, from: State, text: &str) -> State {
+        match regex_syntax::Parser::new().parse(text) {
+            Ok(pattern) => self.pattern(from, &pattern),
+            // A grammar that cannot be read has no text; tests read each of them.
+            Err(_) => self.state(),
         }
     }
 
-    fn language(&mut self, start: State, language: &Language, number: u32) {
-        self.no_at = language.domain;
+    fn exacts(&mut self, start: State, language: &Language, number: u32) {
         for text in &language.exact {
             self.exact(start, text, number);
         }
+    }
+
+    fn parts(&mut self, start: State, language: &Language, number: u32) {
         for part in &language.parts {
             self.part(start, part, language.folded, number);
         }
-        self.no_at = false;
     }
 
     fn part(&mut self, start: State, part: &Part, folded: bool, number: u32) {

@@ -11,42 +11,24 @@
 //!
 //! Not here: several variables at once (`space`).
 
+mod address;
 mod automaton;
 mod build;
 
+use std::sync::Arc;
+
+pub use address::{Addresses, Pairs};
 pub use automaton::{Budget, Class, TooLarge};
 
 use crate::predicate::Language;
-use crate::sample::Shape;
 
 /// What texts a variable can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grammar {
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// A mailbox (RFC 5321 §4.1.2; dots may stand anywhere in the local part, as in `smtp`).
-    Address,
-    /// A mailbox, or nothing.
-    AddressOrNothing,
     /// One line; it may be empty.
     Line,
     /// One line that is not empty.
     Value,
-}
-
-impl Grammar {
-    /// The grammar of texts of this shape; none for numbers.
-    #[must_use]
-    pub const fn of(shape: Shape) -> Option<Self> {
-        match shape {
-            Shape::Word(words) => Some(Self::Word(words)),
-            Shape::Address { nullable: false } => Some(Self::Address),
-            Shape::Address { nullable: true } => Some(Self::AddressOrNothing),
-            Shape::Text => Some(Self::Line),
-            Shape::Texts => Some(Self::Value),
-            Shape::Number => None,
-        }
-    }
 }
 
 /// The classes of the texts of a grammar: every possible set of those languages that a text is in,
@@ -59,7 +41,7 @@ pub fn classes(
     languages: &[&Language],
     budget: Budget,
 ) -> Result<Vec<Class>, TooLarge> {
-    automaton::classes(&build::automaton(grammar, languages), budget)
+    automaton::classes(&Arc::new(build::texts(grammar, languages)), budget)
 }
 
 /// The smallest text of the grammar that is in exactly those of the languages that `members` says.
@@ -72,7 +54,7 @@ pub fn text_in(
     members: &[bool],
     budget: Budget,
 ) -> Result<Option<String>, TooLarge> {
-    automaton::text_in(&build::automaton(grammar, languages), members, budget)
+    automaton::text_in(&Arc::new(build::texts(grammar, languages)), members, budget)
 }
 
 #[cfg(test)]

@@ -320,7 +320,7 @@ fn dictionary(name: &str, literals: &[&str], patterns: &[&str]) -> Dictionary {
     Dictionary { name: name.into(), kind: Kind::Static, entries, origin: origin() }
 }
 
-fn set(chosen: &[usize]) -> impl Strategy<Value = PolicySet> {
+fn set(chosen: &[usize]) -> impl Strategy<Value = PolicySet> + use<> {
     let rules = || proptest::collection::vec(rule(chosen.to_vec()), 0..4);
     let chains = (rules(), rules(), rules());
     (chains, any::<bool>(), prop::bool::weighted(0.05), prop::bool::weighted(0.5)).prop_map(
