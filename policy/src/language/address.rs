@@ -177,23 +177,30 @@ fn bare_members(languages: &[&Language], bare: &str) -> Vec<u32> {
 impl Locals {
     fn new(nfa: &Arc<Nfa>, at: State, budget: Budget) -> Result<Self, TooLarge> {
         let start = |state| vec![Position { run: 0, state }];
-        let explorer = Explorer::new(nfa, start(0), Some(at), budget.states);
+        let explorer = Explorer::new(nfa, start(0), Some(at), None, budget.states);
         // What begins behind the `@` does so behind every local part: one run for all of it.
-        let common: HashSet<Position> =
-            Closure::default().of(nfa, start(at)).iter().copied().collect();
+        // What waits for a second `@` never gets it.
+        let mut domain = Closure::new(nfa, Some(b'@'));
+        let common: HashSet<Position> = domain.of(nfa, start(at)).iter().copied().collect();
+        let mut known: HashMap<Vec<State>, usize> = HashMap::new();
         let mut locals =
             Self { explorer, numbers: HashMap::new(), texts: Vec::new(), behind: Vec::new() };
         while let Some(set) = locals.explorer.next()? {
             if !locals.explorer.is_stop(set) {
                 continue;
             }
-            // Equal sets are one, so that each is a class; the `@` is no part of the local part.
-            locals.numbers.insert(set, locals.texts.len());
-            let mut text = locals.explorer.text(set);
-            text.pop();
-            locals.texts.push(text);
-            let own = locals.explorer.positions(set).iter().filter(|one| !common.contains(one));
-            locals.behind.push(own.map(|one| one.state).chain([at]).collect());
+            let behind = domain.of(nfa, locals.explorer.positions(set).iter().copied());
+            let own = behind.iter().filter(|one| !common.contains(one)).map(|one| one.state);
+            let behind: Vec<State> = own.chain([at]).collect();
+            let class = *known.entry(behind.clone()).or_insert_with(|| {
+                // The `@` is no part of the local part.
+                let mut text = locals.explorer.text(set);
+                text.pop();
+                locals.texts.push(text);
+                locals.behind.push(behind);
+                locals.texts.len() - 1
+            });
+            locals.numbers.insert(set, class);
             if locals.texts.len() > budget.classes {
                 return Err(TooLarge);
             }
@@ -208,8 +215,8 @@ impl Locals {
 
     /// The smallest texts of a class.
     fn texts_of(&self, class: usize, many: usize) -> Vec<String> {
-        let set = self.numbers.iter().find(|(_, number)| **number == class).map(|(set, _)| *set);
-        let texts = set.map_or_else(Vec::new, |set| self.explorer.texts(&|one| one == set, many));
+        let of_class = |set: usize| self.numbers.get(&set) == Some(&class);
+        let texts = self.explorer.texts(&of_class, many);
         texts.into_iter().map(|text| text.trim_end_matches('@').to_owned()).collect()
     }
 }
@@ -217,7 +224,7 @@ impl Locals {
 impl Domains {
     fn new(nfa: &Arc<Nfa>, runs: &[State], budget: Budget) -> Result<Self, TooLarge> {
         let start = runs.iter().map(|state| Position { run: *state, state: *state });
-        let explorer = Explorer::new(nfa, start.collect(), None, budget.states);
+        let explorer = Explorer::new(nfa, start.collect(), None, Some(b'@'), budget.states);
         let mut domains = Self { explorer, numbers: HashMap::new(), texts: Vec::new() };
         while let Some((set, members)) = domains.explorer.next_end()? {
             if let Entry::Vacant(vacant) = domains.numbers.entry(members) {

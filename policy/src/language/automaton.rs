@@ -53,7 +53,7 @@ const NICEST: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRST
 
 pub(super) fn classes(nfa: &Arc<Nfa>, budget: Budget) -> Result<Vec<Class>, TooLarge> {
     let start = vec![Position { run: 0, state: 0 }];
-    let mut explorer = Explorer::new(nfa, start, None, budget.states);
+    let mut explorer = Explorer::new(nfa, start, None, None, budget.states);
     let mut found: HashSet<Vec<u32>> = HashSet::new();
     let mut classes = Vec::new();
     while let Some((state, members)) = explorer.next_end()? {
@@ -76,7 +76,7 @@ pub(super) fn text_in(
     let members = (0..).zip(members).filter(|(_, is)| **is);
     let wanted: Vec<Accepted> = members.map(|(language, _)| (0, language)).collect();
     let start = vec![Position { run: 0, state: 0 }];
-    let mut explorer = Explorer::new(nfa, start, None, budget.states);
+    let mut explorer = Explorer::new(nfa, start, None, None, budget.states);
     while let Some((state, members)) = explorer.next_end()? {
         if members == wanted {
             return Ok(Some(explorer.text(state)));
@@ -106,10 +106,12 @@ pub(super) struct Explorer {
 }
 
 impl Explorer {
+    /// Begins; `stop` is a state that ends every text, `never` an octet that no text has from here.
     pub(super) fn new(
         nfa: &Arc<Nfa>,
         start: Vec<Position>,
         stop: Option<State>,
+        never: Option<u8>,
         states_max: usize,
     ) -> Self {
         let mut ranks = [u8::MAX; 256];
@@ -125,8 +127,8 @@ impl Explorer {
             edges: Vec::new(),
             at: 0,
             stop,
-            grammar: part_of_grammar(nfa),
-            closure: Closure::default(),
+            grammar: leads(nfa, &|accepted| accepted == GRAMMAR, None),
+            closure: Closure::new(nfa, never),
             ranks,
         };
         let start = explorer.closure.of(nfa, start);
@@ -307,17 +309,20 @@ impl Explorer {
     }
 }
 
-/// Which states can lead to an end of the grammar.
-fn part_of_grammar(nfa: &Nfa) -> Vec<bool> {
+/// Which states can lead to an end of a kind without reading this octet.
+fn leads(nfa: &Nfa, is_end: &dyn Fn(u32) -> bool, never: Option<u8>) -> Vec<bool> {
     let count = nfa.edges.len();
     let mut before: Vec<Vec<State>> = vec![Vec::new(); count];
     for (state, (edges, free)) in (0..).zip(nfa.edges.iter().zip(&nfa.free)) {
-        for to in edges.iter().map(|(_, _, to)| to).chain(free) {
+        let possible = edges
+            .iter()
+            .filter(|(low, high, _)| low != high || never.is_none_or(|one| one != *low));
+        for to in possible.map(|(.., to)| to).chain(free) {
             before[*to as usize].push(state);
         }
     }
-    let is_end = |state: &usize| nfa.accepts[*state].contains(&GRAMMAR);
-    let mut stack: Vec<usize> = (0..count).filter(is_end).collect();
+    let ends = |state: &usize| nfa.accepts[*state].iter().any(|accepted| is_end(*accepted));
+    let mut stack: Vec<usize> = (0..count).filter(ends).collect();
     let mut found = vec![false; count];
     while let Some(state) = stack.pop() {
         if !std::mem::replace(&mut found[state], true) {
@@ -328,13 +333,20 @@ fn part_of_grammar(nfa: &Nfa) -> Vec<bool> {
 }
 
 /// Follows what is reached with nothing read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Closure {
+    /// States that something may still come of.
+    alive: Vec<bool>,
     stack: Vec<Position>,
     reached: Vec<Position>,
 }
 
 impl Closure {
+    /// Prepares for texts that have no such octet from here on.
+    pub(super) fn new(nfa: &Nfa, never: Option<u8>) -> Self {
+        Self { alive: leads(nfa, &|_| true, never), stack: Vec::new(), reached: Vec::new() }
+    }
+
     /// Positions reached from these that read or accept something, in order, each once.
     pub(super) fn of(
         &mut self,
@@ -347,6 +359,9 @@ impl Closure {
         let mut followed: Vec<Position> = Vec::new();
         while let Some(position) = self.stack.pop() {
             let at = position.state as usize;
+            if !self.alive[at] {
+                continue;
+            }
             if !nfa.free[at].is_empty() {
                 if followed.contains(&position) {
                     continue;
