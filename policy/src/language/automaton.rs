@@ -4,7 +4,7 @@
 //! mark, so that a run can be told from another that began elsewhere and came to the same state.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::build::{AT, GRAMMAR, Nfa, State};
@@ -47,6 +47,10 @@ pub(super) struct Position {
 
 /// What is accepted: a language, in a run.
 pub(super) type Accepted = (u32, u32);
+
+/// Longest text that is looked for when the smallest will not do; an address has no more octets
+/// (RFC 5321 §4.5.3.1).
+const TEXT_OCTETS_MAX: usize = 320;
 
 /// Octets in the order in which they are taken for an example.
 const NICEST: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ.-@_ ";
@@ -256,44 +260,51 @@ impl Explorer {
 
     /// The smallest texts that lead to sets of a kind, at most so many, when all is explored.
     pub(super) fn texts(&self, is_end: &dyn Fn(usize) -> bool, many: usize) -> Vec<String> {
-        let leads = self.leads_to(is_end);
         let mut texts = Vec::new();
-        let mut queue = VecDeque::from([(0, Vec::new())]);
-        while let Some((set, octets)) = queue.pop_front() {
-            if is_end(set) {
-                texts.push(String::from_utf8_lossy(&octets).into_owned());
+        // Which sets lead to an end in so many octets.
+        let mut leads: Vec<Vec<bool>> = vec![(0..self.sets.len()).map(is_end).collect()];
+        while texts.len() < many && leads.len() <= TEXT_OCTETS_MAX {
+            if leads.last().is_some_and(|last| last[0]) {
+                self.texts_of_length(0, &leads, &mut Vec::new(), many, &mut texts);
             }
-            if texts.len() >= many {
+            let last = leads.last().map_or(&[][..], Vec::as_slice);
+            let leads_on = |edges: &Vec<(u8, u8, usize)>| edges.iter().any(|(.., to)| last[*to]);
+            let longer: Vec<bool> = self.edges.iter().map(leads_on).collect();
+            if !longer.contains(&true) {
                 break;
             }
-            for (low, high, to) in self.edges[set].iter().filter(|(.., to)| leads[*to]) {
-                let mut range: Vec<u8> = (*low..=*high).collect();
-                range.sort_by_key(|octet| self.ranks[usize::from(*octet)]);
-                // More than are wanted need not wait: each leads to a text of its own.
-                for octet in range.into_iter().take(many.saturating_sub(queue.len())) {
-                    let mut longer = octets.clone();
-                    longer.push(octet);
-                    queue.push_back((*to, longer));
-                }
-            }
+            leads.push(longer);
         }
         texts
     }
 
-    /// Which sets lead to sets of a kind.
-    fn leads_to(&self, is_end: &dyn Fn(usize) -> bool) -> Vec<bool> {
-        let mut before: Vec<Vec<usize>> = vec![Vec::new(); self.sets.len()];
-        for (set, edges) in self.edges.iter().enumerate() {
-            edges.iter().for_each(|(.., to)| before[*to].push(set));
-        }
-        let mut leads = vec![false; self.sets.len()];
-        let mut stack: Vec<usize> = (0..self.sets.len()).filter(|set| is_end(*set)).collect();
-        while let Some(set) = stack.pop() {
-            if !std::mem::replace(&mut leads[set], true) {
-                stack.extend(&before[set]);
+    /// Adds the texts from a set on that have the length which the table is made for.
+    fn texts_of_length(
+        &self,
+        set: usize,
+        leads: &[Vec<bool>],
+        octets: &mut Vec<u8>,
+        many: usize,
+        texts: &mut Vec<String>,
+    ) {
+        let Some((_, shorter)) = leads.split_last().filter(|(_, shorter)| !shorter.is_empty())
+        else {
+            texts.push(String::from_utf8_lossy(octets).into_owned());
+            return;
+        };
+        let next = &shorter[shorter.len() - 1];
+        for (low, high, to) in self.edges[set].iter().filter(|(.., to)| next[*to]) {
+            let mut range: Vec<u8> = (*low..=*high).collect();
+            range.sort_by_key(|octet| self.ranks[usize::from(*octet)]);
+            for octet in range {
+                if texts.len() >= many {
+                    return;
+                }
+                octets.push(octet);
+                self.texts_of_length(*to, shorter, octets, many, texts);
+                octets.pop();
             }
         }
-        leads
     }
 
     /// The smallest text that leads to a set.
