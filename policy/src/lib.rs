@@ -24,6 +24,7 @@
 //! | [`space`] | all combinations of answers that messages can give, as a decision diagram |
 //! | [`diagram`] | what becomes of all messages at once |
 //! | [`parity`] | where two policies differ, with a message that shows it |
+//! | [`tree`] | an export as it is: the canonical tree of any XML |
 //! | [`import`] | policies from files: typed by hand, or exported by a server |
 
 #![forbid(unsafe_code)]
@@ -46,3 +47,4 @@ pub mod program;
 pub mod sample;
 pub mod set;
 pub mod space;
+pub mod tree;
