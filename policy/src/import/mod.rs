@@ -9,15 +9,21 @@
 //!
 //! Not here: what a policy does (`program`), an export as it is (`tree`).
 
+mod finder;
 mod list;
+mod mapping;
 mod reader;
 mod toml;
 mod words;
+mod xml;
 
 use std::fmt;
 
+pub use mapping::Mapping;
+
 use crate::origin::Origin;
 use crate::set::PolicySet;
+use crate::tree::{Limits, Tree, TreeError};
 
 /// Errors of one file that are told; who mends fifty reads it again anyway.
 pub const ERRORS_MAX: usize = 50;
@@ -121,4 +127,31 @@ pub fn from_toml(
     lists: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<PolicySet, ImportErrors> {
     toml::read(text, file_name, lists)
+}
+
+/// Reads a policy that a server exported, as far as a mapping says what it stands for.
+///
+/// # Errors
+/// What is wrong with the export, or with the mapping for it.
+pub fn from_xml(
+    octets: &[u8],
+    file_name: &str,
+    mapping: &Mapping,
+) -> Result<PolicySet, ImportErrors> {
+    xml::read(&tree(octets, file_name)?, mapping)
+}
+
+/// Reads an export as it is, within the usual limits.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn tree(octets: &[u8], file_name: &str) -> Result<Tree, ImportErrors> {
+    Ok(Tree::parse(octets, file_name, &Limits::default())?)
+}
+
+impl From<TreeError> for ImportErrors {
+    fn from(error: TreeError) -> Self {
+        let (origin, mend) = (error.origin().clone(), error.mend());
+        ImportError { origin, what: error.to_string(), mend }.into()
+    }
 }

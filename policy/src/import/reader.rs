@@ -38,7 +38,7 @@ pub(super) fn document<'t>(text: &'t str, file: &str) -> Result<DeTable<'t>, Imp
 /// A table of the file.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'d> {
-    entries: &'d DeTable<'d>,
+    entries: Option<&'d DeTable<'d>>,
     /// The octet that it begins at.
     pub(super) at: usize,
 }
@@ -53,22 +53,31 @@ pub(super) struct Text<'d> {
 }
 
 impl<'d> Table<'d> {
+    /// A table that is not there, and so has nothing in it.
+    pub(super) const EMPTY: Self = Self { entries: None, at: 0 };
+
     /// The whole file.
     pub(super) const fn root(entries: &'d DeTable<'d>) -> Self {
-        Self { entries, at: 0 }
+        Self { entries: Some(entries), at: 0 }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.contains_key(key)
+        self.value(key).is_some()
+    }
+
+    /// Where the value of a key begins; where the table does, if there is no such key.
+    pub(super) fn at_of(&self, key: &str) -> usize {
+        self.value(key).map_or(self.at, |value| value.span().start)
     }
 
     /// Keys, with the octets they begin at.
     pub(super) fn keys(&self) -> impl Iterator<Item = Text<'d>> + use<'d> {
-        self.entries.keys().map(|key| Text { text: key.get_ref(), at: key.span().start })
+        let keys = self.entries.into_iter().flat_map(|entries| entries.keys());
+        keys.map(|key| Text { text: key.get_ref(), at: key.span().start })
     }
 
     fn value(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.entries.get(key)
+        self.entries?.get(key)
     }
 }
 
@@ -200,13 +209,28 @@ impl<'t> Reader<'t> {
         texts
     }
 
+    /// The text of a key, or several; nothing where it is not there.
+    pub(super) fn one_or_more<'d>(&mut self, table: Table<'d>, key: &str) -> Vec<Text<'d>> {
+        let Some(value) = table.value(key) else { return Vec::new() };
+        match value.get_ref() {
+            DeValue::String(_) => self.text(table, key).into_iter().collect(),
+            DeValue::Array(_) => self.texts(table, key),
+            other => {
+                let kind = article(other.type_str());
+                let what = format!("{key} is a text, or a list of texts, not {kind}");
+                self.fault(value.span().start, what, "write it in double quotes");
+                Vec::new()
+            }
+        }
+    }
+
     /// The tables of a key; nothing where it is not there.
     pub(super) fn tables<'d>(&mut self, table: Table<'d>, key: &str) -> Vec<Table<'d>> {
         let mut tables = Vec::new();
         for value in self.array(table, key) {
             let at = value.span().start;
             match value.get_ref() {
-                DeValue::Table(entries) => tables.push(Table { entries, at }),
+                DeValue::Table(entries) => tables.push(Table { entries: Some(entries), at }),
                 other => {
                     let kind = article(other.type_str());
                     let what = format!("{key} is a list of tables, and this is {kind}");
@@ -222,7 +246,7 @@ impl<'t> Reader<'t> {
         let value = table.value(key)?;
         let at = value.span().start;
         if let DeValue::Table(entries) = value.get_ref() {
-            return Some(Table { entries, at });
+            return Some(Table { entries: Some(entries), at });
         }
         let what = format!("{key} is a table, not {}", article(value.get_ref().type_str()));
         self.fault(at, what, format!("write [{key}] on a line of its own, and its keys below"));

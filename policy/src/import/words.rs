@@ -8,7 +8,7 @@
 use crate::action::{Encoding, Outcome};
 use crate::chain::AppliesTo;
 use crate::condition::{Mode, Operator, Subject};
-use crate::dictionary::Kind;
+use crate::dictionary::{Form, Kind};
 use crate::sample::Variable;
 use crate::set::Unmanaged;
 
@@ -184,6 +184,10 @@ pub(super) fn applies_to() -> Words<AppliesTo> {
 
 pub(super) fn kinds() -> Words<Kind> {
     [Kind::Static, Kind::Dynamic].map(|kind| (kind.as_str(), kind)).to_vec()
+}
+
+pub(super) fn forms() -> Words<Form> {
+    [Form::Literal, Form::Pattern].map(|form| (form.as_str(), form)).to_vec()
 }
 
 pub(super) fn unmanaged() -> Words<Unmanaged> {

@@ -133,7 +133,7 @@ impl Tree {
     }
 
     /// Every item in an item, itself the first, in the order of the document.
-    pub fn within(&self, place: Place) -> impl Iterator<Item = Place> + use<> {
+    pub fn within(&self, place: Place) -> impl DoubleEndedIterator<Item = Place> + use<> {
         (place.0..self.item(place).end.0).map(Place)
     }
 

@@ -203,7 +203,8 @@ fn element(word: &str) -> Result<Step, SelectorError> {
 pub struct Found {
     /// The items.
     pub items: Vec<Place>,
-    /// Elements that were named on the way, and attributes that were asked for a value.
+    /// Elements that were named on the way, but for those of the last step, and attributes that were
+    /// asked for a value.
     pub way: Vec<Place>,
 }
 
@@ -220,10 +221,17 @@ impl Tree {
         let mut found = Found::default();
         // None is the document: it has no item of its own.
         let mut places = vec![from];
-        for step in &selector.steps {
+        for (index, step) in selector.steps.iter().enumerate() {
             let mut next = Vec::new();
             for place in places {
                 self.step(place, step, &mut next, &mut found.way);
+            }
+            let is_last = index + 1 == selector.steps.len();
+            if let Step::Element { name, .. } = step
+                && name.local.is_some()
+                && !is_last
+            {
+                found.way.extend(next.iter().flatten());
             }
             next.sort_unstable();
             next.dedup();
@@ -274,9 +282,6 @@ impl Tree {
                             Some(attribute) => way.push(attribute),
                             None => continue,
                         }
-                    }
-                    if name.local.is_some() {
-                        way.push(element);
                     }
                     next.push(Some(element));
                 }
