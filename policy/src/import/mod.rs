@@ -13,6 +13,7 @@ mod finder;
 mod list;
 mod mapping;
 mod reader;
+mod shape;
 mod toml;
 mod words;
 mod xml;
@@ -20,6 +21,7 @@ mod xml;
 use std::fmt;
 
 pub use mapping::Mapping;
+pub use shape::{Known, Line, Shape};
 
 use crate::origin::Origin;
 use crate::set::PolicySet;
@@ -154,4 +156,10 @@ impl From<TreeError> for ImportErrors {
         let (origin, mend) = (error.origin().clone(), error.mend());
         ImportError { origin, what: error.to_string(), mend }.into()
     }
+}
+
+/// The shape of an export, for the administrator who must write a mapping for it.
+#[must_use]
+pub fn learn(tree: &Tree) -> Shape {
+    Shape::of(tree)
 }

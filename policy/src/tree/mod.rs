@@ -86,7 +86,7 @@ pub struct Item {
     pub origin: Origin,
     /// The first item behind what is in it.
     end: Place,
-    /// The how manieth of its name (or text) among its siblings, from 1.
+    /// See [`Tree::nth`].
     nth: u32,
 }
 
@@ -121,15 +121,8 @@ impl Tree {
     }
 
     /// Number of items.
-    #[must_use]
-    pub const fn len(&self) -> usize {
+    const fn len(&self) -> usize {
         self.items.len()
-    }
-
-    /// A tree has a root element.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        false
     }
 
     /// Every item in an item, itself the first, in the order of the document.
@@ -146,6 +139,13 @@ impl Tree {
             next = self.item(part).end;
             Some(part)
         })
+    }
+
+    /// The how manieth an element or a text is among its siblings of that name, from 1; 0 for an
+    /// attribute.
+    #[must_use]
+    pub fn nth(&self, place: Place) -> u32 {
+        self.item(place).nth
     }
 
     /// The name of an element or attribute.

@@ -200,12 +200,12 @@ fn element(word: &str) -> Result<Step, SelectorError> {
 
 /// What a selector finds, and what it went through.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The items.
-    pub items: Vec<Place>,
+    pub(crate) items: Vec<Place>,
     /// Elements that were named on the way, but for those of the last step, and attributes that were
     /// asked for a value.
-    pub way: Vec<Place>,
+    pub(crate) way: Vec<Place>,
 }
 
 impl Tree {
@@ -216,8 +216,7 @@ impl Tree {
     }
 
     /// The same with what was on the way.
-    #[must_use]
-    pub fn find(&self, from: Option<Place>, selector: &Selector) -> Found {
+    pub(crate) fn find(&self, from: Option<Place>, selector: &Selector) -> Found {
         let mut found = Found::default();
         // None is the document: it has no item of its own.
         let mut places = vec![from];
