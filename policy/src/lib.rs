@@ -15,6 +15,8 @@
 //! | [`condition`] | what a rule asks |
 //! | [`action`] | what a rule does; outcomes, ordered by protection |
 //! | [`sample`] | the facts of one message for one recipient |
+//! | [`mime`] | the parts of a message, decoded |
+//! | [`armour`] | OpenPGP as it is found in mail |
 //! | [`assume`] | what is not documented, as named options |
 //! | [`pattern`] | regular expressions |
 //! | [`predicate`] | a condition's question, in a form that two policies share |
@@ -30,6 +32,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod armour;
 pub mod assume;
 pub mod chain;
 pub mod condition;
@@ -38,6 +41,7 @@ pub mod diagram;
 pub mod dictionary;
 pub mod import;
 pub mod language;
+pub mod mime;
 pub mod origin;
 pub mod parity;
 pub mod pattern;
