@@ -17,6 +17,7 @@
 //! | [`sample`] | the facts of one message for one recipient |
 //! | [`mime`] | the parts of a message, decoded |
 //! | [`armour`] | OpenPGP as it is found in mail |
+//! | [`protection`] | how a message is protected, seen from outside |
 //! | [`assume`] | what is not documented, as named options |
 //! | [`pattern`] | regular expressions |
 //! | [`predicate`] | a condition's question, in a form that two policies share |
@@ -48,6 +49,7 @@ pub mod pattern;
 mod places;
 pub mod predicate;
 pub mod program;
+pub mod protection;
 pub mod sample;
 pub mod set;
 pub mod space;
