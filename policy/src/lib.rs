@@ -18,6 +18,7 @@
 //! | [`mime`] | the parts of a message, decoded |
 //! | [`armour`] | OpenPGP as it is found in mail |
 //! | [`protection`] | how a message is protected, seen from outside |
+//! | [`message`] | the facts of a message: read from one, and made into one |
 //! | [`assume`] | what is not documented, as named options |
 //! | [`pattern`] | regular expressions |
 //! | [`predicate`] | a condition's question, in a form that two policies share |
@@ -42,6 +43,7 @@ pub mod diagram;
 pub mod dictionary;
 pub mod import;
 pub mod language;
+pub mod message;
 pub mod mime;
 pub mod origin;
 pub mod parity;
