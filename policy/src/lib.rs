@@ -30,6 +30,7 @@
 //! | [`parity`] | where two policies differ, with a message that shows it |
 //! | [`tree`] | an export as it is: the canonical tree of any XML |
 //! | [`import`] | policies from files: typed by hand, or exported by a server |
+//! | [`observed`] | what a server was seen to do, counted from its logs |
 
 #![forbid(unsafe_code)]
 
@@ -45,6 +46,7 @@ pub mod import;
 pub mod language;
 pub mod message;
 pub mod mime;
+pub mod observed;
 pub mod origin;
 pub mod parity;
 pub mod pattern;
