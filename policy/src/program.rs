@@ -237,12 +237,15 @@ impl<'a> Compiler<'a> {
         }
         let outbound = self.word(Variable::Direction, "outbound");
         let managed = self.managed();
-        let unmanaged = Formula::All(vec![outbound.clone(), managed.not()]);
         let then = match globals.unmanaged {
+            // Without the domains, all mail is of some that may not be managed.
+            _ if managed.is_none() => unstated("which domains are managed"),
             Stated::Yes(Unmanaged::PassUnmodified) => Then::Finish(Outcome::Unmodified),
             Stated::Yes(Unmanaged::Bounce) => Then::Finish(Outcome::Bounced),
             Stated::No => unstated("what becomes of mail from domains that are not managed"),
         };
+        let managed = managed.unwrap_or(Formula::NEVER);
+        let unmanaged = Formula::All(vec![outbound.clone(), managed.not()]);
         line(Guard::Unmanaged, unmanaged, then);
         let failed = self.word(Variable::Processing, "failed");
         line(Guard::Processing, failed, self.go_to(EXCEPTION_CHAIN));
@@ -257,10 +260,9 @@ impl<'a> Compiler<'a> {
     }
 
     /// Is the sender's domain managed? The entries are domains.
-    fn managed(&mut self) -> Formula {
-        let Some(dictionary) = self.set.dictionary(MANAGED_DOMAINS) else {
-            return Formula::NEVER;
-        };
+    /// None where the set does not say which are.
+    fn managed(&mut self) -> Option<Formula> {
+        let dictionary = self.set.dictionary(MANAGED_DOMAINS)?;
         let subject = Subject::DomainOf(Variable::Sender);
         let mut formula = vec![self.dictionary(&subject, dictionary)];
         if self.assumptions.below_managed == YesNo::Yes {
@@ -270,7 +272,7 @@ impl<'a> Compiler<'a> {
             }
             formula.push(self.ask(&subject, language));
         }
-        Formula::Any(formula)
+        Some(Formula::Any(formula))
     }
 
     fn chain(&mut self, place: usize, chain: &'a Chain) -> Vec<Line> {

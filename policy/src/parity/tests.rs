@@ -440,6 +440,100 @@ fn filled(sample: &Sample) -> Sample {
     full
 }
 
+/// A set of one rule that matches always, and one managed domain.
+fn single(outcome: Outcome) -> PolicySet {
+    let rule = Rule {
+        name: "all".into(),
+        enabled: true,
+        test: Test::ALWAYS,
+        actions: vec![Action::Finish(outcome)],
+        origin: origin(),
+    };
+    let chain = Chain {
+        name: "Default".into(),
+        applies_to: AppliesTo::ServerAndClient,
+        rules: vec![rule],
+        origin: origin(),
+    };
+    let exception = Chain { name: "Exception".into(), ..chain.clone() };
+    let mut set = PolicySet::empty(origin());
+    set.chains = vec![chain, exception];
+    set.dictionaries = vec![dictionary(MANAGED_DOMAINS, &["home.example"], &[])];
+    set.globals = Globals {
+        learn_mode: Stated::Yes(false),
+        unmanaged: Stated::Yes(Unmanaged::PassUnmodified),
+    };
+    set
+}
+
+fn verdict_of(before: &PolicySet, after: &PolicySet) -> Relation {
+    compare(before, after, &Assumptions::default(), Limits::default()).verdict
+}
+
+#[test]
+fn what_an_import_does_not_say_is_never_equal() {
+    let full = single(Outcome::Bounced);
+    assert_eq!(verdict_of(&full, &full), Relation::Equal);
+    let mut silent = full.clone();
+    silent.globals.learn_mode = Stated::No;
+    assert_eq!(verdict_of(&silent, &silent), Relation::Unknown);
+    let mut silent = full.clone();
+    silent.globals.unmanaged = Stated::No;
+    assert_eq!(verdict_of(&silent, &silent), Relation::Unknown);
+    let mut silent = full.clone();
+    silent.dictionaries.clear();
+    assert_eq!(verdict_of(&silent, &silent), Relation::Unknown, "which domains are managed");
+}
+
+#[test]
+fn what_is_not_understood_makes_unknown_the_mail_that_hangs_on_it() {
+    let opaque = |text: &str| Test::Opaque(Opaque { text: text.into(), what: text.into() });
+    let with = |test: Test, outcome: Outcome| {
+        let mut set = single(Outcome::Bounced);
+        let mut rule = set.chains[0].rules[0].clone();
+        (rule.test, rule.actions) = (test, vec![Action::Finish(outcome)]);
+        set.chains[0].rules.insert(0, rule);
+        set
+    };
+    let before = with(opaque("phase of the moon"), Outcome::Clear);
+    assert_eq!(verdict_of(&before, &before.clone()), Relation::Equal, "the same is the same");
+    let other = with(opaque("tide"), Outcome::Clear);
+    let parity = compare(&before, &other, &Assumptions::default(), Limits::default());
+    assert_eq!(parity.verdict, Relation::Unknown);
+    let whats: BTreeSet<&str> = parity
+        .divergences
+        .iter()
+        .flat_map(|one| &one.doubts)
+        .map(|one| one.what.as_str())
+        .collect();
+    assert_eq!(whats, BTreeSet::from(["phase of the moon", "tide"]));
+    // Mail that does not come so far is certain all the same.
+    let mut looser = other.clone();
+    looser.globals.unmanaged = Stated::Yes(Unmanaged::Bounce);
+    assert_eq!(verdict_of(&looser, &before), Relation::Looser);
+}
+
+#[test]
+fn parts_that_belong_to_no_chain_are_a_doubt_unless_both_have_them() {
+    let mut before = single(Outcome::Bounced);
+    before.opaque = vec![Opaque { text: "<x/>".into(), what: "/policy/x".into() }];
+    assert_eq!(verdict_of(&before, &before.clone()), Relation::Equal);
+    assert_eq!(verdict_of(&before, &single(Outcome::Bounced)), Relation::Unknown);
+    assert_eq!(verdict_of(&single(Outcome::Bounced), &before), Relation::Unknown);
+}
+
+#[test]
+fn assumptions_that_nobody_can_confirm_decide_only_where_they_are_made() {
+    let before = single(Outcome::Bounced);
+    let mut after = before.clone();
+    after.chains[0].rules.clear();
+    assert_eq!(verdict_of(&before, &after), Relation::Unknown, "the end of a chain");
+    let mut assumptions = Assumptions::default();
+    assumptions.set("end_of_chain=unmodified").unwrap();
+    let parity = compare(&before, &after, &assumptions, Limits::default());
+    assert_eq!(parity.verdict, Relation::Looser);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
