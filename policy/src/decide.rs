@@ -61,6 +61,12 @@ impl Judge {
         Self { matchers: questions.all().iter().map(Matcher::new).collect() }
     }
 
+    /// The answer to one question; none where it is not known.
+    #[must_use]
+    pub fn answer(&self, question: Question, sample: &Sample) -> Option<bool> {
+        self.matchers[question.0 as usize].holds(sample)
+    }
+
     /// Every decision that is possible with what is known; one where enough is known.
     #[must_use]
     pub fn possible(&self, program: &Program, sample: &Sample) -> Vec<Decision> {

@@ -23,7 +23,7 @@ use crate::decide::{Decision, Judge, Trace};
 use crate::diagram::{Diagram, End, union};
 use crate::language::{Budget, TooLarge};
 use crate::program::{Place, Program, Questions};
-use crate::sample::Sample;
+use crate::sample::{Sample, Variable};
 use crate::set::{Opaque, PolicySet};
 use crate::space::{Drawn, Space};
 
@@ -132,12 +132,19 @@ pub fn compare(
     assumptions: &Assumptions,
     limits: Limits,
 ) -> Parity {
-    compare_pair(&Pair::new(before, after, assumptions), opaque_doubts(before, after), limits)
+    let pair = Pair::new(before, after, assumptions);
+    parity(&pair, explore(&pair, limits).as_ref().ok(), opaque_doubts(before, after), limits)
 }
 
-/// Compares two policies that were made ready; `doubts` are those that the sets bring along.
+/// The verdict on two policies that were explored, where that was possible; `doubts` are those that the
+/// sets bring along.
 #[must_use]
-pub fn compare_pair(pair: &Pair, doubts: Vec<Doubt>, limits: Limits) -> Parity {
+pub fn parity(
+    pair: &Pair,
+    explored: Option<&Explored<'_>>,
+    doubts: Vec<Doubt>,
+    limits: Limits,
+) -> Parity {
     let mut parity = Parity {
         verdict: Relation::Equal,
         relations: BTreeSet::new(),
@@ -145,12 +152,68 @@ pub fn compare_pair(pair: &Pair, doubts: Vec<Doubt>, limits: Limits) -> Parity {
         more: false,
         doubts,
     };
-    if explore(pair, limits, &mut parity).is_err() {
-        parity.doubts.push(Doubt::TooLarge);
+    match explored {
+        None => parity.doubts.push(Doubt::TooLarge),
+        Some(explored) => {
+            let mut search = Search { pair, limits, explored, parity: &mut parity };
+            explored.differences.iter().for_each(|difference| search.draw_all(difference));
+        }
     }
     parity.verdict = verdict(&parity.relations, !parity.doubts.is_empty());
     parity.divergences.sort_by_key(|one| Reverse(one.relation));
     parity
+}
+
+/// All mail, and how two policies treat it.
+#[derive(Debug)]
+pub struct Explored<'a> {
+    space: Space<'a>,
+    before: Diagram,
+    after: Diagram,
+    differences: Vec<Difference>,
+}
+
+/// Walks two policies with all mail.
+///
+/// # Errors
+/// [`TooLarge`] where there is too much to explore.
+pub fn explore(pair: &Pair, limits: Limits) -> Result<Explored<'_>, TooLarge> {
+    let space = Space::new(&pair.questions, limits.budget)?;
+    let before = Diagram::new(&pair.before, &space)?;
+    let after = Diagram::new(&pair.after, &space)?;
+    let differences = differences(&space, &before, &after);
+    Ok(Explored { space, before, after, differences })
+}
+
+/// What two policies do with a message of which not everything is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affected {
+    /// The same.
+    No,
+    /// The same, or not: it depends on what is not known. How it may differ.
+    Perhaps(BTreeSet<Relation>),
+    /// Not the same. How it differs.
+    Certainly(BTreeSet<Relation>),
+}
+
+impl Explored<'_> {
+    /// How a message is affected, by what is known of it.
+    #[must_use]
+    pub fn affected(&self, judge: &Judge, sample: &Sample) -> Affected {
+        let known = self.space.known(judge, sample);
+        let (mut relations, mut left) = (BTreeSet::new(), known.clone());
+        for difference in &self.differences {
+            if !known.and(&difference.region).is_false() {
+                relations.insert(difference.relation);
+                left = left.and_not(&difference.region);
+            }
+        }
+        match (relations.is_empty(), left.is_false()) {
+            (true, _) => Affected::No,
+            (false, true) => Affected::Certainly(relations),
+            (false, false) => Affected::Perhaps(relations),
+        }
+    }
 }
 
 /// One word for all mail. What is certain is not made less so by what is unknown.
@@ -188,6 +251,7 @@ pub fn opaque_doubts(before: &PolicySet, after: &PolicySet) -> Vec<Doubt> {
 }
 
 /// Mail with the same two outcomes, which differ in one way.
+#[derive(Debug)]
 struct Difference {
     relation: Relation,
     before: Outcome,
@@ -195,17 +259,6 @@ struct Difference {
     region: Bdd,
     /// Where what is not understood decides whether it differs.
     doubtful: bool,
-}
-
-fn explore(pair: &Pair, limits: Limits, parity: &mut Parity) -> Result<(), TooLarge> {
-    let space = Space::new(&pair.questions, limits.budget)?;
-    let before = Diagram::new(&pair.before, &space)?;
-    let after = Diagram::new(&pair.after, &space)?;
-    let mut search = Search { pair, limits, space: &space, before: &before, after: &after, parity };
-    for difference in differences(&space, &before, &after) {
-        search.draw_all(difference);
-    }
-    Ok(())
 }
 
 /// Every way in which outcomes differ, the worst first.
@@ -259,19 +312,18 @@ fn effects_differ(space: &Space<'_>, before: &Diagram, after: &Diagram) -> Bdd {
 struct Search<'a> {
     pair: &'a Pair,
     limits: Limits,
-    space: &'a Space<'a>,
-    before: &'a Diagram,
-    after: &'a Diagram,
+    explored: &'a Explored<'a>,
     parity: &'a mut Parity,
 }
 
 impl Search<'_> {
     /// Draws a message of each class in a difference: mail that the same two rules decide.
-    fn draw_all(&mut self, difference: Difference) {
-        let Difference { relation, before, after, mut region, doubtful } = difference;
+    fn draw_all(&mut self, difference: &Difference) {
+        let Difference { relation, before, after, region, doubtful } = difference;
+        let (mut region, space) = (region.clone(), &self.explored.space);
         let mut in_vain = 0;
         while let Some(point) = region.first_valuation() {
-            let sample = match self.space.draw(&point) {
+            let sample = match space.draw(&point) {
                 Drawn::Message(sample) => sample,
                 Drawn::Nothing(nothing) if in_vain < self.limits.draws => {
                     in_vain += 1;
@@ -280,26 +332,28 @@ impl Search<'_> {
                 }
                 Drawn::Nothing(_) | Drawn::Unclear => return self.give_up(),
             };
-            self.parity.relations.insert(relation);
+            let sample = self.fewest_facts(sample);
+            self.parity.relations.insert(*relation);
             if self.parity.divergences.len() >= self.limits.divergences {
                 self.parity.more = true;
                 return;
             }
             let end = |ends: &[End]| ends.iter().find(|end| end.region.eval_in(&point)).cloned();
-            let (Some(one), Some(two)) = (end(&self.before.ends), end(&self.after.ends)) else {
+            let ends = (end(&self.explored.before.ends), end(&self.explored.after.ends));
+            let (Some(one), Some(two)) = ends else {
                 return self.give_up();
             };
-            let doubts = if doubtful { self.doubts(&region, &point) } else { Vec::new() };
+            let doubts = if *doubtful { self.doubts(&region, &point) } else { Vec::new() };
             self.parity.divergences.push(Divergence {
-                relation,
-                before: self.side(&self.pair.before, &sample, &before, &one),
-                after: self.side(&self.pair.after, &sample, &after, &two),
+                relation: *relation,
+                before: self.side(&self.pair.before, &sample, before, &one),
+                after: self.side(&self.pair.after, &sample, after, &two),
                 sample,
                 doubts,
             });
             let mut class = one.region.and(&two.region);
-            if doubtful {
-                class = self.space.perhaps(&class);
+            if *doubtful {
+                class = space.perhaps(&class);
             }
             region = region.and_not(&class);
         }
@@ -312,8 +366,32 @@ impl Search<'_> {
         }
     }
 
+    /// Leaves out what neither decision needs, so that the message shows what matters.
+    fn fewest_facts(&self, sample: Sample) -> Sample {
+        let decide = |sample: &Sample| {
+            let judge = &self.pair.judge;
+            Some((
+                judge.decide(&self.pair.before, sample)?,
+                judge.decide(&self.pair.after, sample)?,
+            ))
+        };
+        let Some(decided) = decide(&sample) else {
+            return sample;
+        };
+        let kept = [Variable::Direction, Variable::Recipient, Variable::Sender];
+        let others: Vec<Variable> = sample
+            .facts()
+            .map(|(variable, _)| variable.clone())
+            .filter(|variable| !kept.contains(variable))
+            .collect();
+        others.into_iter().fold(sample, |sample, variable| {
+            let less = sample.without(&variable);
+            if decide(&less).as_ref() == Some(&decided) { less } else { sample }
+        })
+    }
+
     fn doubts(&self, region: &Bdd, point: &biodivine_lib_bdd::BddValuation) -> Vec<Opaque> {
-        let doubts = self.space.doubts(region, point).into_iter();
+        let doubts = self.explored.space.doubts(region, point).into_iter();
         doubts
             .filter_map(|question| match self.pair.questions.predicate(question) {
                 crate::predicate::Predicate::Opaque(opaque) => Some(opaque.clone()),

@@ -267,6 +267,14 @@ impl Sample {
         self
     }
 
+    /// The same without what is known of this.
+    #[must_use]
+    pub fn without(&self, variable: &Variable) -> Self {
+        let mut less = self.clone();
+        less.facts.remove(variable);
+        less
+    }
+
     /// Notes a fact in place of what was known.
     pub fn set(&mut self, variable: Variable, fact: Fact) {
         self.facts.insert(variable, fact);

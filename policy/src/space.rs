@@ -18,8 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use biodivine_lib_bdd::{Bdd, BddPartialValuation, BddValuation, BddVariable, BddVariableSet};
 
+use crate::decide::Judge;
 use crate::diagram::union;
-use crate::language::{Addresses, Budget, Class, Grammar, Pairs, TooLarge, classes, text_in};
+use crate::language::{
+    Addresses, Budget, Class, Grammar, Located, Pairs, TooLarge, classes, text_in,
+};
 use crate::predicate::{Language, Matcher, Predicate};
 use crate::program::{Formula, Question, Questions};
 use crate::sample::{Fact, Sample, Shape, Variable};
@@ -240,6 +243,49 @@ impl<'a> Space<'a> {
             sample.set(variable.clone(), fact);
         }
         Drawn::Message(completed(sample))
+    }
+
+    /// The points that a message may have by what is known of it.
+    #[must_use]
+    pub fn known(&self, judge: &Judge, sample: &Sample) -> Bdd {
+        let mut known = self.valid.clone();
+        for block in &self.blocks {
+            let fact = block.variable.as_ref().and_then(|variable| sample.fact(variable));
+            let set = match (&block.form, fact) {
+                (_, None) | (Form::Opaque(_), _) => continue,
+                (Form::Address { point, local, domain, addresses }, Some(Fact::Text(text))) => {
+                    // Languages are folded where letters' case does not matter: for addresses always.
+                    match addresses.locate(&text.to_ascii_lowercase()) {
+                        Some(Located::Point(number)) => self.codes(point, &[number + 1]),
+                        Some(Located::Pair(left, right)) => {
+                            let pair =
+                                self.codes(local, &[left]).and(&self.codes(domain, &[right]));
+                            pair.and(&self.codes(point, &[0]))
+                        }
+                        None => self.answered(judge, block, sample),
+                    }
+                }
+                (Form::Ranges(code, starts), Some(Fact::Number(number))) => {
+                    let above = starts.partition_point(|start| start <= number);
+                    self.codes(code, &[above.saturating_sub(1)])
+                }
+                _ => self.answered(judge, block, sample),
+            };
+            known = known.and(&set);
+        }
+        known
+    }
+
+    /// The points in which a block's questions have a message's answers.
+    fn answered(&self, judge: &Judge, block: &Block, sample: &Sample) -> Bdd {
+        block.asked.iter().fold(self.variables.mk_true(), |set, question| {
+            let answer = &self.answers[question.0 as usize];
+            match judge.answer(*question, sample) {
+                Some(true) => set.and(answer),
+                Some(false) => set.and_not(answer),
+                None => set,
+            }
+        })
     }
 
     // Answers

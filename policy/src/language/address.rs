@@ -33,10 +33,19 @@ pub struct Addresses {
     pub domains: Vec<String>,
     /// For each language, the pairs that are in it.
     pub languages: Vec<Vec<Pairs>>,
-    /// Addresses that are points.
-    taken: HashSet<String>,
+    /// Addresses that are points, with their classes.
+    taken: HashMap<String, usize>,
     local: Locals,
     domain: Domains,
+}
+
+/// Where an address belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// To this class of points.
+    Point(usize),
+    /// To the class of its local part and that of its domain.
+    Pair(usize, usize),
 }
 
 /// Every pair of one of these local parts and one of these domains.
@@ -83,7 +92,7 @@ impl Addresses {
             locals: local.texts.clone(),
             domains: domain.texts.clone(),
             languages: pairs(&nfa, languages.len(), &local, &domain),
-            taken: HashSet::new(),
+            taken: HashMap::new(),
             local,
             domain,
         };
@@ -101,7 +110,7 @@ impl Addresses {
         }
         let members_of = self.membership();
         let mut known: HashMap<(usize, usize), Vec<u32>> = HashMap::new();
-        let mut found: BTreeMap<Vec<u32>, &str> = BTreeMap::new();
+        let mut found: BTreeMap<Vec<u32>, Vec<&str>> = BTreeMap::new();
         for (text, mut members) in exact {
             let Some(pair) = self.pair(text) else {
                 continue;
@@ -109,16 +118,33 @@ impl Addresses {
             members.extend(known.entry(pair).or_insert_with(|| members_of(pair)).iter());
             members.sort_unstable();
             members.dedup();
-            self.taken.insert(text.to_owned());
-            let smallest = found.entry(members).or_insert(text);
-            if text.len() < smallest.len() {
-                *smallest = text;
-            }
+            found.entry(members).or_default().push(text);
         }
-        self.points.push(Class { members: bare_members(languages, bare), text: bare.to_owned() });
-        let points = found.into_iter();
-        self.points.extend(points.map(|(members, text)| Class { members, text: text.to_owned() }));
-        self.points.sort_by_key(|class| class.text.len());
+        found.entry(bare_members(languages, bare)).or_default().insert(0, bare);
+        let smallest = |texts: &Vec<&str>| {
+            texts
+                .iter()
+                .min_by_key(|text| text.len())
+                .map_or_else(String::new, |text| (*text).to_owned())
+        };
+        let mut classes: Vec<(Class, Vec<&str>)> = found
+            .into_iter()
+            .map(|(members, texts)| (Class { members, text: smallest(&texts) }, texts))
+            .collect();
+        classes.sort_by_key(|(class, _)| class.text.len());
+        for (number, (class, texts)) in classes.into_iter().enumerate() {
+            self.points.push(class);
+            self.taken.extend(texts.into_iter().map(|text| (text.to_owned(), number)));
+        }
+    }
+
+    /// Where an address belongs: to a class of points, or to a pair; nowhere if it is none.
+    #[must_use]
+    pub fn locate(&self, text: &str) -> Option<Located> {
+        match self.taken.get(text) {
+            Some(point) => Some(Located::Point(*point)),
+            None => self.pair(text).map(|(local, domain)| Located::Pair(local, domain)),
+        }
     }
 
     /// The classes of local part and domain.
@@ -151,7 +177,7 @@ impl Addresses {
     #[must_use]
     pub fn text(&self, local: usize, domain: usize) -> Option<String> {
         let text = format!("{}@{}", self.locals[local], self.domains[domain]);
-        if !self.taken.contains(&text) {
+        if !self.taken.contains_key(&text) {
             return Some(text);
         }
         // With so many of each, one pair is no point, unless there are no more.
@@ -160,7 +186,7 @@ impl Addresses {
         let domains = self.domain.texts_of(domain, many);
         let pairs = domains.iter().flat_map(|domain| locals.iter().map(move |one| (one, domain)));
         let mut texts = pairs.map(|(local, domain)| format!("{local}@{domain}"));
-        texts.find(|text| !self.taken.contains(text))
+        texts.find(|text| !self.taken.contains_key(text))
     }
 }
 

@@ -17,7 +17,7 @@ mod build;
 
 use std::sync::Arc;
 
-pub use address::{Addresses, Pairs};
+pub use address::{Addresses, Located, Pairs};
 pub use automaton::{Budget, Class, TooLarge};
 
 use crate::predicate::Language;

@@ -544,10 +544,24 @@ proptest! {
     fn the_verdict_is_that_of_every_single_message((chosen, before, after) in pair()) {
         let parity = compare(&before, &after, &Assumptions::default(), Limits::default());
         prop_assert!(parity.doubts.is_empty() && !parity.more);
+        let pair = Pair::new(&before, &after, &Assumptions::default());
+        let explored = explore(&pair, Limits::default()).unwrap();
         let mut by_force = BTreeSet::new();
-        for sample in universe(&chosen) {
+        for (number, sample) in universe(&chosen).into_iter().enumerate() {
             let (one, two) = (interpret(&before, &sample), interpret(&after, &sample));
             let relation = relation(&one, &two);
+            if number % 37 == 0 {
+                let affected = explored.affected(&pair.judge, &sample);
+                let expected = match relation {
+                    Relation::Equal => Affected::No,
+                    relation => Affected::Certainly(BTreeSet::from([relation])),
+                };
+                prop_assert_eq!(affected, expected, "{:?}", sample);
+                // With less known, it may be so still.
+                let less = sample.without(&Variable::RecipientKey).without(&Variable::Subject);
+                let perhaps = explored.affected(&pair.judge, &less);
+                prop_assert!(relation == Relation::Equal || perhaps != Affected::No);
+            }
             if relation != Relation::Equal && by_force.insert(relation) {
                 prop_assert!(parity.relations.contains(&relation),
                     "{relation} was missed: {sample:?}: {one:?} / {two:?}");
