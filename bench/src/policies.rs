@@ -73,16 +73,15 @@ fn made_up(rules: usize, entries: usize, changed: bool) -> Result<PolicySet> {
     );
     const DICTIONARIES: usize = 10;
     for number in 0..DICTIONARIES {
-        let _ = writeln!(text, "\n[[dictionary]]\nname = \"list {number}\"\nliterals = [");
+        writeln!(text, "\n[[dictionary]]\nname = \"list {number}\"\nliterals = [").ok();
         for entry in (number..entries).step_by(DICTIONARIES) {
             if changed && entry % 5000 == 17 {
                 continue;
             }
             let (name, site) = (entry.wrapping_mul(2_654_435_761) % 1_000_003, entry % 97);
-            let _ = writeln!(text, "  \"person{name}@site{site}.example.org\",");
+            writeln!(text, "  \"person{name}@site{site}.example.org\",").ok();
         }
-        let _ =
-            writeln!(text, "]\npatterns = [\"r{number}.*@site[0-{number}]\\\\.example\\\\.net\"]");
+        writeln!(text, "]\npatterns = [\"r{number}.*@site[0-{number}]\\\\.example\\\\.net\"]").ok();
     }
     text.push_str(concat!(
         "\n[[chain]]\nname = \"Default\"\n",

@@ -10,6 +10,8 @@
 //!
 //! Not here: what the requests do (`proxy`), who sends them (`cli`).
 
+mod policies;
+
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ use tower::Service as _;
 
 use crate::client::{CHANGE_DEADLINE, ClientError, DEADLINE, PROBE_DEADLINE};
 use crate::fleet::Fleet;
+use crate::policy::snapshot::Snapshots;
 use crate::render::octets;
 use crate::watch::wire::{Attestation, DrainEnd, DrainRequest, Waiver, path as own};
 use crate::watch::{Handle, Refusal};
@@ -153,13 +156,15 @@ pub async fn bind(socket: &Path, mode: u32) -> Result<UnixListener, BindError> {
 
 /// The routes of the API.
 pub fn router(fleet: Fleet) -> Router {
-    routes(Desk { fleet, watch: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) })
+    let desk = Desk { fleet, watch: None, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
+    routes(desk, Router::new())
 }
 
 /// The routes of the API, with those of what control itself knows; imports are received in `folder`.
-pub fn router_with(fleet: Fleet, watch: Handle, folder: PathBuf) -> Router {
+pub fn router_with(fleet: Fleet, watch: Handle, folder: PathBuf, snapshots: Snapshots) -> Router {
     let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
-    routes(Desk { fleet, watch: Some((watch, folder)), requests })
+    let desk = Desk { fleet, watch: Some((watch, folder)), requests };
+    routes(desk, policies::router(snapshots))
 }
 
 /// The metrics of control, for Prometheus.
@@ -177,8 +182,7 @@ pub fn metrics(watch: Handle) -> Router {
     Router::new().route("/metrics", get(show))
 }
 
-fn routes(desk: Desk) -> Router {
-    let mut router = Router::new();
+fn routes(desk: Desk, mut router: Router<Desk>) -> Router {
     if desk.watch.is_some() {
         let at = |path: &str| format!("/api{path}");
         router = router

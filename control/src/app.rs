@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, BindError};
 use crate::config::{self, ConfigError};
 use crate::fleet::Fleet;
+use crate::policy::snapshot::Snapshots;
+use crate::store::{Store, StoreError};
 use crate::watch::{Handle, Watch, WatchError};
 
 /// The control plane of a process, serving `lockgate.sock`.
@@ -40,6 +42,9 @@ pub enum ControlError {
     /// Its part of the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What it keeps.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Its books, its logs or its key.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -64,9 +69,11 @@ impl Control {
             },
         };
         api::sweep_imports(&config.data);
-        let watch = Watch::start(own, config.proxy_socket())?;
+        let store = Arc::new(Store::open(&config.data)?);
+        let watch = Watch::start(own, Arc::clone(&store), config.proxy_socket())?;
         let fleet = Fleet::new(config.proxy_socket());
-        let router = api::router_with(fleet, watch.handle(), config.data.clone());
+        let router =
+            api::router_with(fleet, watch.handle(), config.data.clone(), Snapshots::new(store));
         let stop = CancellationToken::new();
         let server = tokio::spawn(api::serve(listener, router, stop.clone()));
         if let Some(listener) = metrics {

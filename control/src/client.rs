@@ -202,6 +202,28 @@ impl Client {
         self.document(answer).await
     }
 
+    /// POST of octets, answered by a document.
+    pub async fn post_octets<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<T, ClientError> {
+        let answer = self.ask(Method::POST, path, body.into(), deadline).await?;
+        self.document(answer).await
+    }
+
+    /// GET of octets, at most so many.
+    pub async fn get_octets(
+        &self,
+        path: &str,
+        octets_max: usize,
+        deadline: Duration,
+    ) -> Result<Bytes, ClientError> {
+        let answer = self.ask(Method::GET, path, Bytes::new(), deadline).await?;
+        self.collect_at_most(answer, octets_max).await
+    }
+
     /// POST without a document either way.
     pub async fn post_empty(&self, path: &str) -> Result<(), ClientError> {
         self.ask(Method::POST, path, Bytes::new(), DEADLINE).await.map(drop)
@@ -285,7 +307,15 @@ impl Client {
     }
 
     async fn collect(&self, answer: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = Limited::new(answer.into_body(), DOCUMENT_MAX).collect();
+        self.collect_at_most(answer, DOCUMENT_MAX).await
+    }
+
+    async fn collect_at_most(
+        &self,
+        answer: Response<Incoming>,
+        octets_max: usize,
+    ) -> Result<Bytes, ClientError> {
+        let body = Limited::new(answer.into_body(), octets_max).collect();
         match timeout(IDLE_DEADLINE, body).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(source)) => Err(self.unreadable(source)),

@@ -13,6 +13,7 @@
 //! | [`check`] | what of them must be right before a drain depends on it |
 //! | [`maillog`] | what lines of mail logs say, free of dialect |
 //! | [`drain`] | is anything left inside a server: ledger, correlation, verdict, certificate; pure |
+//! | [`policy`] | two mail policies compared: files, snapshots, journal, reports |
 //! | [`watch`] | the task that reads journal and logs, and leads drains |
 //! | [`store`] | what control keeps on disk |
 //! | [`moment`] | milliseconds of our clock |
@@ -36,6 +37,7 @@ pub mod fleet;
 pub mod logging;
 pub mod maillog;
 pub mod moment;
+pub mod policy;
 pub mod render;
 pub mod store;
 pub mod watch;

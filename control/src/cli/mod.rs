@@ -19,6 +19,7 @@ mod journal;
 mod logs;
 mod offline;
 mod orders;
+mod policy;
 mod probe;
 mod release;
 mod replay;
@@ -176,6 +177,8 @@ pub enum Verb {
     /// List, show and check certificates
     #[command(subcommand)]
     Certificate(certificate::Certificates),
+    /// Compare mail policies before and after an upgrade, trace messages through them
+    Policy(policy::Policy),
     /// Send a test message to the servers (0: accepted, 2: refused, 3: no answer)
     Probe(probe::Probe),
     /// Wait for a condition
@@ -219,6 +222,7 @@ pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
         Verb::Certificate(certificate::Certificates::Verify(verify)) => {
             certificate::verify(&verify, out)
         }
+        Verb::Policy(policy) => policy::run(policy, &global, out).await,
         Verb::Held(held) if held.offline().is_some() => offline::run(held, &global, out),
         verb => {
             let desk = Desk::new(&global)?;

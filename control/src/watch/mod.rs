@@ -27,6 +27,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy::api::{self, JournalFilter, JournalLine, JournalWhat};
@@ -218,11 +219,15 @@ impl Watch {
     ///
     /// # Errors
     /// See [`WatchError`].
-    pub fn start(config: Config, proxy_socket: PathBuf) -> Result<Self, WatchError> {
+    pub fn start(
+        config: Config,
+        store: Arc<Store>,
+        proxy_socket: PathBuf,
+    ) -> Result<Self, WatchError> {
         let stop = CancellationToken::new();
         let (to, commands) = mpsc::channel(COMMANDS_MAX);
         let handle = Handle(to);
-        let watcher = Watcher::open(config, proxy_socket, handle.clone(), &stop)?;
+        let watcher = Watcher::open(config, store, proxy_socket, handle.clone(), &stop)?;
         let task = tokio::spawn(watcher.run(commands, stop.clone()));
         Ok(Self { handle, task, stop })
     }
@@ -256,7 +261,7 @@ struct Kept {
 struct Watcher {
     config: Config,
     proxy: Client,
-    store: Store,
+    store: Arc<Store>,
     signer: Signer,
     handle: Handle,
     books: Books,
@@ -280,12 +285,12 @@ struct Watcher {
 impl Watcher {
     fn open(
         config: Config,
+        store: Arc<Store>,
         proxy_socket: PathBuf,
         handle: Handle,
         stop: &CancellationToken,
     ) -> Result<Self, WatchError> {
         let signer = signer(&config)?;
-        let store = Store::open(&config.data)?;
         let mut books: Books = store.get_packed("books")?.unwrap_or_default();
         books.index();
         let progress: BTreeMap<String, Progress> =

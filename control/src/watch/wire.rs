@@ -31,6 +31,12 @@ pub mod path {
     pub const CERTIFICATES: &str = "/v1/certificates";
     /// GET → the certificate as JSON.
     pub const CERTIFICATE: &str = "/v1/certificates/{number}";
+    /// GET → list of [`crate::policy::snapshot::Facts`]; POST [`crate::policy::snapshot::Keep`] as octets → its facts.
+    pub const POLICIES: &str = "/v1/policies";
+    /// GET → [`crate::policy::source::Source`] as octets.
+    pub const POLICY: &str = "/v1/policies/{name}";
+    /// POST → 204.
+    pub const POLICY_REMOVE: &str = "/v1/policies/{name}/remove";
 }
 
 /// How the name of the holder of a drain's orders ends.

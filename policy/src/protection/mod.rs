@@ -67,6 +67,29 @@ pub enum Form {
 }
 
 impl Form {
+    /// In words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Clear => "in clear",
+            Self::Claimed => "in clear, though it claims otherwise",
+            Self::PgpMimeEncrypted => "PGP/MIME, encrypted",
+            Self::PgpMimeSigned => "PGP/MIME, signed",
+            Self::PartitionedEncrypted => "PGP Partitioned, encrypted",
+            Self::PartitionedSigned => "PGP Partitioned, signed",
+            Self::InlineEncrypted => "OpenPGP in the text, encrypted",
+            Self::InlineSigned => "OpenPGP in the text, signed",
+            Self::SmimeEnveloped => "S/MIME, enveloped",
+            Self::SmimeAuthEnveloped => "S/MIME, enveloped and authenticated",
+            Self::SmimeSigned => "S/MIME, signed",
+            Self::SmimeOpaqueSigned => "S/MIME, signed (opaque)",
+            Self::Pdf => "PDF Messenger",
+            Self::PdfAll => "PDF Messenger, all encrypted",
+            Self::WebNotice => "notice of mail kept on the server",
+            Self::DeliveryReport => "delivery report",
+        }
+    }
+
     /// The server's word for how it is encoded.
     ///
     /// The vendor's note on PGP Partitioned calls a text in armour by that name too, marks or none.
