@@ -148,8 +148,9 @@ fn rule(text: &mut String, number: usize, weakened: bool) {
         }
         (false, _) => "{ action = \"Web Messenger\" }",
     };
-    let _ = write!(
+    write!(
         text,
         "[[chain.rule]]\nname = \"rule {number}\"\nconditions = [{condition}]\nactions = [{action}]\n"
-    );
+    )
+    .ok();
 }

@@ -197,10 +197,32 @@ impl fmt::Display for Predicate {
             Self::Number { variable, from, to } => write!(f, "{variable} in {from}..={to}"),
             Self::Text { variable, language } => {
                 let domain = if language.domain { "domain of " } else { "" };
-                write!(f, "{domain}{variable} in {} texts", language.exact.len())?;
-                language.parts.iter().try_for_each(|part| write!(f, ", {part:?}"))
+                write!(f, "{domain}{variable} {language}")
             }
         }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Texts that are written out.
+        const SHOWN: usize = 3;
+        let mut ways = Vec::new();
+        match self.exact.len() {
+            0 => {}
+            1..=SHOWN => ways.extend(self.exact.iter().map(|text| format!("is {text:?}"))),
+            many => ways.push(format!("is one of {many} texts")),
+        }
+        ways.extend(self.parts.iter().map(|part| match part {
+            Part::Contains(text) => format!("contains {text:?}"),
+            Part::Begins(text) => format!("begins with {text:?}"),
+            Part::Ends(text) => format!("ends with {text:?}"),
+            Part::Pattern { text, .. } => format!("matches pattern {text:?}"),
+        }));
+        if ways.is_empty() {
+            return f.write_str("is one of no texts");
+        }
+        f.write_str(&ways.join(" or "))
     }
 }
 

@@ -255,10 +255,10 @@ fn reasons(found: &parity::Parity) -> Vec<String> {
     let mut reasons = Vec::new();
     let count = |relation| found.divergences.iter().filter(|one| one.relation == relation).count();
     let known = [
-        (Relation::Looser, "is less protected after than before"),
-        (Relation::Incomparable, "is treated otherwise, neither better nor worse protected"),
-        (Relation::Stricter, "is better protected after than before, or no longer sent"),
-        (Relation::Unknown, "may be treated otherwise; it hangs on what is not known"),
+        (Relation::Looser, "less protected after than before"),
+        (Relation::Incomparable, "treated otherwise, neither better nor worse protected"),
+        (Relation::Stricter, "better protected after than before, or no longer sent"),
+        (Relation::Unknown, "treated otherwise or not; it hangs on what is not known"),
     ];
     for (relation, what) in known {
         let classes = count(relation);
@@ -266,7 +266,7 @@ fn reasons(found: &parity::Parity) -> Vec<String> {
             let more = if found.more { " or more" } else { "" };
             let classes =
                 if classes == 1 { "1 class".into() } else { format!("{classes} classes") };
-            reasons.push(format!("{classes}{more} of mail {what}"));
+            reasons.push(format!("{classes}{more} of mail: {what}"));
         }
     }
     for doubt in &found.doubts {
@@ -339,12 +339,14 @@ fn question_text(predicate: &Predicate) -> String {
 fn shows(sample: &Sample) -> Shows {
     let Message { octets, sender, recipient, beside, unmet } = message::write(sample);
     let fact = |(variable, fact): &(Variable, Fact)| format!("{variable}: {fact}");
+    // Nearly all mail can be processed: only what cannot is worth a word.
+    let usual = (Variable::Processing, Fact::Text("ok".into()));
     let unmet = unmet.iter().map(|one| format!("{}: {}", one.variable, one.wanted));
     Shows {
         from: sender,
         to: recipient,
         eml: String::from_utf8_lossy(&octets).into_owned(),
-        beside: beside.iter().map(fact).collect(),
+        beside: beside.iter().filter(|one| **one != usual).map(fact).collect(),
         unmet: unmet.collect(),
     }
 }

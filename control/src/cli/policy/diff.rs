@@ -175,7 +175,7 @@ fn text(found: &Comparison) -> String {
         for one in &found.export {
             table.row([&one.path, &one.what, &one.before, &one.after]);
         }
-        let _ = write!(text, "\nThe exports as they are:\n{}", table.to_text(false));
+        write!(text, "\nThe exports as they are:\n{}", table.to_text(false)).ok();
     }
     if let Some(radius) = &found.blast_radius {
         text.push_str(&radius_text(radius));
