@@ -28,6 +28,8 @@
 //! | [`space`] | all combinations of answers that messages can give, as a decision diagram |
 //! | [`diagram`] | what becomes of all messages at once |
 //! | [`parity`] | where two policies differ, with a message that shows it |
+//! | [`severity`] | how much a difference or a fault matters |
+//! | [`structure`] | how two policies look different, one by one |
 //! | [`tree`] | an export as it is: the canonical tree of any XML |
 //! | [`import`] | policies from files: typed by hand, or exported by a server |
 //! | [`observed`] | what a server was seen to do, counted from its logs |
@@ -56,5 +58,7 @@ pub mod program;
 pub mod protection;
 pub mod sample;
 pub mod set;
+pub mod severity;
 pub mod space;
+pub mod structure;
 pub mod tree;
