@@ -169,7 +169,8 @@ impl Program {
     /// Makes a set ready; what it asks is added to `questions`.
     #[must_use]
     pub fn new(set: &PolicySet, assumptions: &Assumptions, questions: &mut Questions) -> Self {
-        let mut compiler = Compiler { set, assumptions, questions, dictionaries: HashMap::new() };
+        let tests = Tests::new(&set.dictionaries, assumptions, questions);
+        let mut compiler = Compiler { set, assumptions, tests };
         let mut chains: Vec<Vec<Line>> = set
             .chains
             .iter()
@@ -204,8 +205,7 @@ impl Program {
 struct Compiler<'a> {
     set: &'a PolicySet,
     assumptions: &'a Assumptions,
-    questions: &'a mut Questions,
-    dictionaries: HashMap<(&'a str, Subject), Formula>,
+    tests: Tests<'a>,
 }
 
 impl<'a> Compiler<'a> {
@@ -235,8 +235,8 @@ impl<'a> Compiler<'a> {
                 line(Guard::LearnMode, Formula::ALWAYS, unstated("whether Learn Mode is on"));
             }
         }
-        let outbound = self.word(Variable::Direction, "outbound");
-        let managed = self.managed();
+        let outbound = self.tests.word(Variable::Direction, "outbound");
+        let managed = self.tests.managed(Variable::Sender);
         let then = match globals.unmanaged {
             // Without the domains, all mail is of some that may not be managed.
             _ if managed.is_none() => unstated("which domains are managed"),
@@ -247,39 +247,18 @@ impl<'a> Compiler<'a> {
         let managed = managed.unwrap_or(Formula::NEVER);
         let unmanaged = Formula::All(vec![outbound.clone(), managed.not()]);
         line(Guard::Unmanaged, unmanaged, then);
-        let failed = self.word(Variable::Processing, "failed");
+        let failed = self.tests.word(Variable::Processing, "failed");
         line(Guard::Processing, failed, self.go_to(EXCEPTION_CHAIN));
         line(Guard::Start, outbound, self.go_to(&self.assumptions.start_outbound));
         line(Guard::Start, Formula::ALWAYS, self.go_to(&self.assumptions.start_inbound));
         lines
     }
 
-    fn word(&mut self, variable: Variable, word: &str) -> Formula {
-        let language = Language::none(false, true).with_exact(word);
-        Formula::Ask(self.questions.number(Predicate::Text { variable, language }))
-    }
-
-    /// Is the sender's domain managed? The entries are domains.
-    /// None where the set does not say which are.
-    fn managed(&mut self) -> Option<Formula> {
-        let dictionary = self.set.dictionary(MANAGED_DOMAINS)?;
-        let subject = Subject::DomainOf(Variable::Sender);
-        let mut formula = vec![self.dictionary(&subject, dictionary)];
-        if self.assumptions.below_managed == YesNo::Yes {
-            let mut language = Language::none(true, true);
-            for entry in dictionary.entries.iter().filter(|entry| entry.form == Form::Literal) {
-                language = language.with(Part::Ends(format!(".{}", entry.text)));
-            }
-            formula.push(self.ask(&subject, language));
-        }
-        Some(Formula::Any(formula))
-    }
-
     fn chain(&mut self, place: usize, chain: &'a Chain) -> Vec<Line> {
         let enabled = chain.rules.iter().enumerate().filter(|(_, rule)| rule.enabled);
         let lines = enabled.map(|(rule, content)| {
             let place = Place::Rule { chain: place, rule };
-            let formula = self.test(&content.test);
+            let formula = self.tests.test(&content.test);
             let (effects, then) = self.actions(content);
             Line { place, formula, effects, then }
         });
@@ -322,7 +301,8 @@ impl<'a> Compiler<'a> {
     fn send(&mut self, send: &Send) -> Then {
         let default = [SEARCH_DEFAULT.to_owned()];
         let places = if send.search.is_empty() { &default[..] } else { &send.search };
-        let found = places.iter().map(|place| self.word(Variable::RecipientKey, place)).collect();
+        let word = |place: &String| self.tests.word(Variable::RecipientKey, place);
+        let found = places.iter().map(word).collect();
         Then::Key {
             found: Formula::Any(found),
             with: Outcome::Encrypted { sign: send.sign, encoding: send.encoding },
@@ -337,8 +317,54 @@ impl<'a> Compiler<'a> {
             None => Then::Finish(Outcome::Undecided(Cause::NoChain)),
         }
     }
+}
 
-    fn test(&mut self, test: &'a Test) -> Formula {
+/// Makes tests ready, whoever asks them.
+pub(crate) struct Tests<'a> {
+    dictionaries: &'a [Dictionary],
+    assumptions: &'a Assumptions,
+    questions: &'a mut Questions,
+    known: HashMap<(&'a str, Subject), Formula>,
+}
+
+impl<'a> Tests<'a> {
+    /// Tests that may name these dictionaries.
+    pub(crate) fn new(
+        dictionaries: &'a [Dictionary],
+        assumptions: &'a Assumptions,
+        questions: &'a mut Questions,
+    ) -> Self {
+        Self { dictionaries, assumptions, questions, known: HashMap::new() }
+    }
+
+    fn named(&self, name: &str) -> Option<&'a Dictionary> {
+        self.dictionaries.iter().find(|dictionary| dictionary.name == name)
+    }
+
+    /// Is a fact this word, or one of its texts?
+    pub(crate) fn word(&mut self, variable: Variable, word: &str) -> Formula {
+        let language = Language::none(false, true).with_exact(word);
+        Formula::Ask(self.questions.number(Predicate::Text { variable, language }))
+    }
+
+    /// Is the domain of this address managed? The entries are domains.
+    /// None where the dictionaries do not say which are.
+    pub(crate) fn managed(&mut self, address: Variable) -> Option<Formula> {
+        let dictionary = self.named(MANAGED_DOMAINS)?;
+        let subject = Subject::DomainOf(address);
+        let mut formula = vec![self.dictionary(&subject, dictionary)];
+        if self.assumptions.below_managed == YesNo::Yes {
+            let mut language = Language::none(true, true);
+            for entry in dictionary.entries.iter().filter(|entry| entry.form == Form::Literal) {
+                language = language.with(Part::Ends(format!(".{}", entry.text)));
+            }
+            formula.push(self.ask(&subject, language));
+        }
+        Some(Formula::Any(formula))
+    }
+
+    /// What must hold where the test does.
+    pub(crate) fn test(&mut self, test: &'a Test) -> Formula {
         match test {
             Test::Group { mode, items } => {
                 let items = items.iter().map(|item| self.test(item)).collect();
@@ -371,7 +397,7 @@ impl<'a> Compiler<'a> {
             (_, Operator::IsGreaterThan(_) | Operator::IsLessThan(_)) => {
                 self.not_understood(condition, "this is no number")
             }
-            (_, Operator::IsInDictionary(name)) => match self.set.dictionary(name) {
+            (_, Operator::IsInDictionary(name)) => match self.named(name) {
                 None => self.not_understood(condition, "there is no such dictionary"),
                 Some(dictionary) => self.dictionary(subject, dictionary),
             },
@@ -445,7 +471,7 @@ impl<'a> Compiler<'a> {
     /// Is an entry of the dictionary met? Patterns that are not understood are questions of their own.
     fn dictionary(&mut self, subject: &Subject, dictionary: &'a Dictionary) -> Formula {
         let key = (dictionary.name.as_str(), subject.clone());
-        if let Some(known) = self.dictionaries.get(&key) {
+        if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
         let mut language = self.none(subject);
@@ -474,7 +500,7 @@ impl<'a> Compiler<'a> {
             }
             formula = Formula::Any(any);
         }
-        self.dictionaries.insert(key, formula.clone());
+        self.known.insert(key, formula.clone());
         formula
     }
 }
