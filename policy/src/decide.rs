@@ -82,6 +82,12 @@ impl Judge {
         (possible.len() == 1).then(|| possible.remove(0))
     }
 
+    /// Does a formula hold? None where that is not known.
+    #[must_use]
+    pub fn holds(&self, formula: &Formula, sample: &Sample) -> Option<bool> {
+        Answers::new(self, sample).holds(formula)
+    }
+
     /// The way to the decision, rule by rule.
     #[must_use]
     pub fn trace(&self, program: &Program, sample: &Sample) -> Trace {

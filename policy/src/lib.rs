@@ -30,6 +30,7 @@
 //! | [`parity`] | where two policies differ, with a message that shows it |
 //! | [`severity`] | how much a difference or a fault matters |
 //! | [`structure`] | how two policies look different, one by one |
+//! | [`mirror`] | does an MTA send to the server whatever a policy would protect |
 //! | [`tree`] | an export as it is: the canonical tree of any XML |
 //! | [`import`] | policies from files: typed by hand, or exported by a server |
 //! | [`observed`] | what a server was seen to do, counted from its logs |
@@ -48,6 +49,7 @@ pub mod import;
 pub mod language;
 pub mod message;
 pub mod mime;
+pub mod mirror;
 pub mod observed;
 pub mod origin;
 pub mod parity;

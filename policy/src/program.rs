@@ -325,6 +325,8 @@ pub(crate) struct Tests<'a> {
     assumptions: &'a Assumptions,
     questions: &'a mut Questions,
     known: HashMap<(&'a str, Subject), Formula>,
+    /// Stands in front of what is not understood, so that it is shared with nobody else.
+    asker: &'static str,
 }
 
 impl<'a> Tests<'a> {
@@ -334,7 +336,14 @@ impl<'a> Tests<'a> {
         assumptions: &'a Assumptions,
         questions: &'a mut Questions,
     ) -> Self {
-        Self { dictionaries, assumptions, questions, known: HashMap::new() }
+        Self { dictionaries, assumptions, questions, known: HashMap::new(), asker: "" }
+    }
+
+    /// The same, asked by somebody who may read what is not understood otherwise: it is another
+    /// question then, though it be written alike.
+    pub(crate) fn asked_by(mut self, asker: &'static str) -> Self {
+        self.asker = asker;
+        self
     }
 
     fn named(&self, name: &str) -> Option<&'a Dictionary> {
@@ -380,7 +389,8 @@ impl<'a> Tests<'a> {
         }
     }
 
-    fn opaque(&mut self, opaque: Opaque) -> Formula {
+    fn opaque(&mut self, mut opaque: Opaque) -> Formula {
+        opaque.text.insert_str(0, self.asker);
         Formula::Ask(self.questions.number(Predicate::Opaque(opaque)))
     }
 

@@ -1,4 +1,5 @@
-//! Policies from files: what an administrator types, or what a server exports.
+//! Policies from files: what an administrator types, or what a server exports; and what an MTA sends
+//! where, as an administrator types it.
 //!
 //! Contents are handed in and values handed back. A file is refused with everything that is wrong
 //! with it, each with its place and its mend; nothing is repaired by guessing.
@@ -9,6 +10,7 @@
 //!
 //! Not here: what a policy does (`program`), an export as it is (`tree`).
 
+mod criteria;
 mod finder;
 mod list;
 mod mapping;
@@ -23,6 +25,7 @@ use std::fmt;
 pub use mapping::Mapping;
 pub use shape::{Known, Line, Shape};
 
+use crate::mirror::Criteria;
 use crate::origin::Origin;
 use crate::set::PolicySet;
 use crate::tree::{Limits, Tree, TreeError};
@@ -129,6 +132,18 @@ pub fn from_toml(
     lists: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<PolicySet, ImportErrors> {
     toml::read(text, file_name, lists)
+}
+
+/// Reads where an MTA sends mail to, as it was typed by hand. `lists` as for [`from_toml`].
+///
+/// # Errors
+/// Everything that is wrong with the file and its lists.
+pub fn criteria(
+    text: &str,
+    file_name: &str,
+    lists: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<Criteria, ImportErrors> {
+    criteria::read(text, file_name, lists)
 }
 
 /// Reads a policy that a server exported, as far as a mapping says what it stands for.

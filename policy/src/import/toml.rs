@@ -100,17 +100,26 @@ pub(super) fn read(
     lists: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<PolicySet, ImportErrors> {
     let document = document(text, file)?;
-    let mut import = Import { reader: Reader::new(text, file), lists };
+    let mut import = Import::new(text, file, lists);
     let set = import.set(Table::root(&document));
     import.reader.faults.or(set)
 }
 
-struct Import<'a> {
-    reader: Reader<'a>,
+/// Reads what stands in a typed file.
+pub(super) struct Import<'a> {
+    pub(super) reader: Reader<'a>,
     lists: &'a dyn Fn(&str) -> Result<String, String>,
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
+    pub(super) fn new(
+        text: &'a str,
+        file: &str,
+        lists: &'a dyn Fn(&str) -> Result<String, String>,
+    ) -> Self {
+        Self { reader: Reader::new(text, file), lists }
+    }
+
     fn set(&mut self, root: Table<'_>) -> PolicySet {
         let mut set = PolicySet::empty(self.reader.file().clone());
         self.reader.known(root, "a policy", &["globals", "dictionary", "chain"]);
@@ -118,18 +127,28 @@ impl Import<'_> {
             set.globals = self.globals(globals);
             set.dictionaries.extend(self.managed_domains(globals));
         }
-        let mut names = HashSet::new();
-        names.extend(set.dictionaries.iter().map(|dictionary| dictionary.name.clone()));
-        for table in self.reader.tables(root, "dictionary") {
-            let name = self.name(table, "a dictionary", &mut names);
-            set.dictionaries.push(self.dictionary(table, name));
-        }
+        let names = set.dictionaries.iter().map(|dictionary| dictionary.name.clone()).collect();
+        set.dictionaries.extend(self.dictionaries(root, names));
         let mut names = HashSet::new();
         for table in self.reader.tables(root, "chain") {
             let name = self.name(table, "a chain", &mut names);
             set.chains.push(self.chain(table, name));
         }
         set
+    }
+
+    /// The dictionaries of a file, none of them of a name that is taken.
+    pub(super) fn dictionaries(
+        &mut self,
+        root: Table<'_>,
+        mut taken: HashSet<String>,
+    ) -> Vec<Dictionary> {
+        let mut dictionaries = Vec::new();
+        for table in self.reader.tables(root, "dictionary") {
+            let name = self.name(table, "a dictionary", &mut taken);
+            dictionaries.push(self.dictionary(table, name));
+        }
+        dictionaries
     }
 
     /// The name of a thing, which no other of its kind has.
@@ -240,12 +259,13 @@ impl Import<'_> {
         }
     }
 
-    fn rule_test(&mut self, table: Table<'_>) -> Test {
+    /// When a rule matches, or a route.
+    pub(super) fn rule_test(&mut self, table: Table<'_>) -> Test {
         let mode = self.reader.word(table, "match", &words::modes()).unwrap_or(Mode::All);
         let items = self.tests(table, "conditions", 0);
         if items.is_empty() && mode != Mode::All {
             let what = format!("{} of no conditions is asked for", mode.as_str());
-            let mend = "add conditions, or leave match out for a rule that matches always";
+            let mend = "add conditions, or leave match out for what matches always";
             self.reader.fault(table.at, what, mend);
         }
         Test::Group { mode, items }
