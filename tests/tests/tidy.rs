@@ -432,7 +432,7 @@ fn clocks_are_read_in_listed_files_only() {
         ("proxy/src/admin/mod.rs Instant::now", "samples of the spool's growth"),
         ("proxy/src/clock.rs SystemTime::now", "the clock on the wall, for all of the proxy"),
         ("proxy/src/gate/mod.rs Instant::now", "age of a permit, deadline of quiet"),
-        ("proxy/src/probe.rs Instant::now", "length of a probe"),
+        ("proxy/src/probe/mod.rs Instant::now", "length of a probe"),
         ("proxy/src/stream.rs Instant::now", "when a wait began that was not over at once"),
         ("proxy/src/relay/connection.rs Instant::now", "since when a connection is idle"),
         ("proxy/src/relay/mod.rs Instant::now", "expiry of idle connections, next try"),
