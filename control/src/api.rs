@@ -30,7 +30,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Body as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proxy::api::{Problem, path};
+use proxy::api::{PROBE_REQUEST_OCTETS_MAX, Problem, path};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
@@ -380,13 +380,14 @@ async fn hand_on(State(desk): State<Desk>, request: Request) -> Response {
 /// The proxy's form of a request: without `/api`, with a bounded body.
 fn translate(request: Request) -> Result<Request, (StatusCode, String)> {
     let (head, body) = request.into_parts();
-    if body.size_hint().lower() > REQUEST_OCTETS_MAX {
-        let error = format!("a request has at most {}: split it", octets(REQUEST_OCTETS_MAX));
+    let octets_max = request_octets_max(head.uri.path());
+    if body.size_hint().lower() > octets_max {
+        let error = format!("a request has at most {}: split it", octets(octets_max));
         return Err((StatusCode::PAYLOAD_TOO_LARGE, error));
     }
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = target.strip_prefix("/api").unwrap_or(target);
-    let octets_max = usize::try_from(REQUEST_OCTETS_MAX).unwrap_or(usize::MAX);
+    let octets_max = usize::try_from(octets_max).unwrap_or(usize::MAX);
     let mut forwarded = Request::builder().method(head.method).uri(target);
     forwarded = forwarded.header(header::HOST, "proxy");
     for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::ACCEPT] {
@@ -397,6 +398,14 @@ fn translate(request: Request) -> Result<Request, (StatusCode, String)> {
     forwarded
         .body(Body::new(Limited::new(body, octets_max)))
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// A probe may bring a message.
+fn request_octets_max(path: &str) -> u64 {
+    match path.rsplit('/').next() {
+        Some("probe") => PROBE_REQUEST_OCTETS_MAX as u64,
+        _ => REQUEST_OCTETS_MAX,
+    }
 }
 
 fn deadline(path: &str) -> Duration {
@@ -591,6 +600,23 @@ mod tests {
             Err(ClientError::Broken { .. }) => {}
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_probe_may_bring_the_largest_message() {
+        let target = path::PROBE;
+        let echo = post(|body: axum::body::Bytes| async move { Json(body.len()) });
+        let proxy = Router::new()
+            .route(target, echo)
+            .layer(axum::extract::DefaultBodyLimit::max(PROBE_REQUEST_OCTETS_MAX));
+        let stage = Stage::new(Some(proxy)).await;
+        let message = proxy::api::Octets(vec![b'x'; proxy::api::PROBE_OCTETS_MAX]);
+        let to = "b@example.com".to_owned();
+        let request =
+            proxy::api::ProbeRequest { to, from: None, member: None, message: Some(message) };
+        let target = fill(target, "gate", "outbound");
+        let octets: usize = stage.client().post(&target, &request, DEADLINE).await.unwrap();
+        assert!(octets > proxy::api::PROBE_OCTETS_MAX && octets <= PROBE_REQUEST_OCTETS_MAX);
     }
 
     #[tokio::test]

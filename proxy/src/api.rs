@@ -6,7 +6,9 @@
 //!
 //! Not here: what the routes do (`admin`), the API for people and scripts (`control::api`).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::base64;
 
 /// Paths of the admin socket. `{gate}`, `{id}` and `{member}` stand for a name or an id.
 pub mod path {
@@ -407,6 +409,34 @@ pub struct ProbeRequest {
     /// Member; none: each.
     #[serde(default)]
     pub member: Option<String>,
+    /// The message (RFC 5322) to be sent as it is, at most [`PROBE_OCTETS_MAX`]; none: lockgate's own. Every line ends
+    /// with CRLF, and dots are as they are. `Message-ID` and `X-Lockgate-Probe` are written above it, and may not stand
+    /// in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Octets>,
+}
+
+/// Most octets of a message that is given to be sent as a probe.
+pub const PROBE_OCTETS_MAX: usize = crate::probe::OCTETS_MAX;
+
+/// Most octets of a [`ProbeRequest`]: the message in base64, and what stands beside it.
+pub const PROBE_REQUEST_OCTETS_MAX: usize = PROBE_OCTETS_MAX.div_ceil(3) * 4 + (16 << 10);
+
+/// Octets; in JSON a text in base64 (RFC 4648 §4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Octets(pub Vec<u8>);
+
+impl Serialize for Octets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&base64::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Octets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        base64::decode(&text).map(Self).map_err(de::Error::custom)
+    }
 }
 
 /// What came back.
@@ -437,6 +467,10 @@ pub struct ProbeResult {
     pub tls: Option<String>,
     /// Message-ID of the probe, to look for in logs and mailboxes.
     pub message_id: String,
+    /// What its `X-Lockgate-Probe` field says, by which it is known again at a return gate; none when nothing was made to
+    /// be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// Filter of the journal; every member narrows. Texts are found as parts, in any case.

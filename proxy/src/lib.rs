@@ -5,13 +5,14 @@
 //!
 //! | layer | modules |
 //! |--:|---|
-//! | 0 | `clock` moments; `digest` SHA-256; `id` names of transactions; `outcome` how they end; `stream` a TCP or TLS connection; `workers` threads that serve |
-//! | 1 | `gate` pass, hold or refuse; `journal` what was handed over; `relay` the one door out; `spool` held mail on disk |
+//! | 0 | `base64` octets in JSON; `clock` moments; `digest` SHA-256; `id` names of transactions; `outcome` how they end; `stream` a TCP or TLS connection; `workers` threads that serve |
+//! | 1 | `gate` pass, hold or refuse; `journal` what was handed over; `relay` the one door out; `spool` held mail on disk; `token` by what a probe is known again |
 //! | 2 | `metrics`; `health` notices a member that is away or is another |
 //! | 3 | `transaction` the two corridors; `replay` held mail goes out; `probe` |
 //! | 4 | `session` and `listener`, the one door in; `admin` and its wire types `api` |
 //! | 5 | `config`, `check`, `app` |
 
+pub mod base64;
 pub mod clock;
 pub mod digest;
 pub mod id;
@@ -23,6 +24,7 @@ pub mod gate;
 pub mod journal;
 pub mod relay;
 pub mod spool;
+pub mod token;
 
 pub mod health;
 pub mod metrics;

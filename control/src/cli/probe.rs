@@ -26,7 +26,8 @@ pub struct Probe {
 }
 
 pub(super) async fn run(desk: &Desk, probe: Probe, out: &mut Out) -> anyhow::Result<Exit> {
-    let request = ProbeRequest { to: probe.to, from: probe.from, member: probe.member };
+    let request =
+        ProbeRequest { to: probe.to, from: probe.from, member: probe.member, message: None };
     let target = fill(path::PROBE, "gate", &probe.gate);
     let answer: ProbeAnswer = desk.client.post(&target, &request, PROBE_DEADLINE).await?;
     out.document(&answer, text)?;
@@ -92,6 +93,7 @@ mod tests {
             extensions: None,
             tls: None,
             message_id: "<probe@example.org>".into(),
+            token: None,
         }
     }
 

@@ -467,7 +467,8 @@ impl Watcher {
                 continue;
             }
             process.asked.push(gate.clone());
-            let request = api::ProbeRequest { to, from, member: Some(process.member.clone()) };
+            let request =
+                api::ProbeRequest { to, from, member: Some(process.member.clone()), message: None };
             let (proxy, handle) = (self.proxy.clone(), self.handle.clone());
             let (target, member) = (target.to_owned(), process.member.clone());
             let started = process.started;

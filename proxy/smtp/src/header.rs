@@ -15,6 +15,9 @@ const VALUE_MAX: usize = 998;
 /// Longest beginning of a line kept while its end has not come.
 const LINE_MAX: usize = 1024;
 
+/// The field by which a probe of lockgate is known again.
+pub const PROBE_FIELD: &str = "X-Lockgate-Probe";
+
 /// Marks of the encryption server, as its header fields show them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PgpMarks {
@@ -29,6 +32,8 @@ pub struct PgpMarks {
 enum Kept {
     MessageId,
     ContentType,
+    EncodingFormat,
+    Probe,
 }
 
 /// Reads the header of one message, given in wire form in chunks of any size.
@@ -46,6 +51,8 @@ pub struct HeaderPeek {
     open: Option<(Kept, Vec<u8>)>,
     message_id: Option<String>,
     content_type: Option<String>,
+    encoding_format: Option<String>,
+    probe: Option<String>,
     /// The field that is being read is a `Received:`, and none so far was ours.
     in_received: bool,
     trace_id: Option<String>,
@@ -120,6 +127,18 @@ impl HeaderPeek {
         self.content_type.as_deref()
     }
 
+    /// The first `X-PGP-Encoding-Format:`, unfolded, without spaces around it.
+    #[must_use]
+    pub fn encoding_format(&self) -> Option<&str> {
+        self.encoding_format.as_deref()
+    }
+
+    /// The first [`PROBE_FIELD`], unfolded, without spaces around it.
+    #[must_use]
+    pub fn probe(&self) -> Option<&str> {
+        self.probe.as_deref()
+    }
+
     /// Marks of the encryption server.
     #[must_use]
     pub const fn pgp_marks(&self) -> PgpMarks {
@@ -182,13 +201,17 @@ impl HeaderPeek {
             }
         } else if is("X-PGP-Universal") {
             self.marks.universal = true;
-        } else if is("X-PGP-Encoding-Format") {
-            self.marks.encoding_format = true;
         } else {
+            let is_format = is("X-PGP-Encoding-Format");
+            self.marks.encoding_format |= is_format;
             let kept = if is("Message-ID") && self.message_id.is_none() {
                 Kept::MessageId
             } else if is("Content-Type") && self.content_type.is_none() {
                 Kept::ContentType
+            } else if is_format && self.encoding_format.is_none() {
+                Kept::EncodingFormat
+            } else if is(PROBE_FIELD) && self.probe.is_none() {
+                Kept::Probe
             } else {
                 return;
             };
@@ -221,6 +244,8 @@ impl HeaderPeek {
             match kept {
                 Kept::MessageId => self.message_id = Some(text),
                 Kept::ContentType => self.content_type = Some(text),
+                Kept::EncodingFormat => self.encoding_format = Some(text),
+                Kept::Probe => self.probe = Some(text),
             }
         }
     }
@@ -278,6 +303,20 @@ mod tests {
             assert_eq!(peek.pgp_marks(), PgpMarks { universal: true, encoding_format: false });
             assert!(!peek.has_8bit() && peek.done());
         }
+    }
+
+    #[test]
+    fn a_probe_and_the_form_of_what_comes_back_are_read_from_the_first_such_field() {
+        let wire = b"X-LOCKGATE-PROBE :\r\n one\r\nx-pgp-encoding-format:  PGP/MIME \r\n\
+            X-Lockgate-Probe: two\r\nX-PGP-Encoding-Format: Partitioned\r\n\r\n";
+        for size in 1..wire.len() {
+            let peek = peek(wire, size);
+            assert_eq!(peek.probe(), Some("one"));
+            assert_eq!(peek.encoding_format(), Some("PGP/MIME"));
+            assert!(peek.pgp_marks().encoding_format);
+        }
+        let below = peek(b"Subject: x\r\n\r\nX-Lockgate-Probe: one\r\n", 99);
+        assert_eq!((below.probe(), below.encoding_format()), (None, None));
     }
 
     #[test]

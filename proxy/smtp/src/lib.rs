@@ -56,7 +56,7 @@ pub use envelope::{
 pub use extension::{
     Extension, Extensions, TRACE_ALLOWANCE, XforwardAttribute, XforwardAttributes,
 };
-pub use header::{HeaderPeek, PgpMarks};
+pub use header::{HeaderPeek, PROBE_FIELD, PgpMarks};
 pub use line::{CommandFramer, Framed, LineFault};
 pub use reply::{Code, EnhancedCode, Reply, ReplyError, ReplyLimits, Severity, parse_reply};
 pub use server::{Server, State, Step};

@@ -55,7 +55,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::path;
+use crate::api::{PROBE_REQUEST_OCTETS_MAX, path};
 use crate::gate::Gates;
 use crate::journal::Journal;
 use crate::metrics::{GateMetrics, Metrics};
@@ -329,7 +329,10 @@ impl Desk {
             .layer(middleware::from_fn_with_state(self.clone(), brief));
         let long = Router::new()
             .route(path::QUIET, get(gates::quiet))
-            .route(path::PROBE, post(replay::probe))
+            .route(
+                path::PROBE,
+                post(replay::probe).layer(DefaultBodyLimit::max(PROBE_REQUEST_OCTETS_MAX)),
+            )
             .route(path::HELD, get(held::list))
             .route(path::JOURNAL, get(journal::list))
             .route(path::HELD_CHANGE, post(held::change))

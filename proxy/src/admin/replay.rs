@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use super::problem::{Failure, told};
 use super::{Desk, Input, wire};
 use crate::api;
+use crate::probe::{self, Message};
 use crate::replay::{Release, ReleaseError};
 use crate::spool::SpoolId;
 
@@ -104,12 +105,12 @@ pub(super) async fn probe(
     if let Some(from) = &from {
         smtp::Mailbox::parse(from).map_err(|error| Failure::bad(format!("from: {error}")))?;
     }
+    let message = request.message.map(|api::Octets(octets)| Message::parse(octets)).transpose();
+    let message = message.map_err(|error| Failure::bad(format!("message: {error}")))?;
     let to = request.to;
     let work = async move {
-        let probes = chosen.into_iter().map(|member| {
-            let (corridor, from, to) = (&corridor, from.as_deref(), to.as_str());
-            async move { crate::probe::probe(corridor, member, from, to).await }
-        });
+        let asked = probe::Request { from: from.as_deref(), to: &to, message: message.as_ref() };
+        let probes = chosen.into_iter().map(|member| probe::probe(&corridor, member, asked));
         Ok(futures_util::future::join_all(probes).await)
     };
     let results = desk.carry_out(work).await?;

@@ -319,6 +319,38 @@ async fn what_is_asked_wrongly_is_told_as_a_problem_with_its_status() {
 }
 
 #[tokio::test]
+async fn a_message_of_a_probe_is_judged_at_the_door() {
+    let house = house().await;
+    let probe = |message: &str| {
+        let body = json!({"to": "b@example.com", "message": message});
+        let house = &house;
+        async move { house.post("/v1/gates/outbound/probe", &body).await }
+    };
+    let encoded = |text: &str| crate::base64::encode(text.as_bytes());
+    for (message, what) in [
+        (encoded("Subject: x\n\nbody\n"), "line 1: every line ends with CRLF"),
+        (encoded("Subject: x\r\nMessage-ID: <a@b>\r\n\r\n"), "line 2: Message-ID is written by"),
+        ("Subject: x".to_owned(), "not base64"),
+        (encoded(&"x".repeat((1 << 20) + 1)), "at most 1048576"),
+    ] {
+        let answer = probe(&message).await;
+        assert_eq!(answer.status, 400, "{}", answer.json());
+        let error = answer.json()["error"].to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    // Nobody listens there: it was taken at the door, whatever its size.
+    let largest = format!("\r\n{}", "x\r\n".repeat((1 << 20) / 3 - 1));
+    for message in [encoded("Subject: x\r\n\r\nbody"), encoded(&largest)] {
+        let answer = probe(&message).await;
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        let member = &answer.json()["members"][0];
+        assert_eq!(member["accepted"], false);
+        assert!(member["token"].as_str().unwrap().len() == 30, "{member}");
+    }
+    house.stop().await;
+}
+
+#[tokio::test]
 async fn a_hold_that_the_disk_refuses_is_told_and_in_force_all_the_same() {
     let house = house().await;
     let gate = house.desk.parts.gates.named("outbound").unwrap();

@@ -276,6 +276,7 @@ pub(super) fn probed(result: ProbeResult) -> api::ProbeResult {
         extensions: result.extensions,
         tls: result.tls,
         message_id: result.message_id,
+        token: result.token.map(|token| token.to_string()),
     }
 }
 

@@ -5,15 +5,20 @@
 //! whose identity changed is reported, not refused, and when it takes the probe the relay remembers
 //! that, so that a release may accept it.
 //!
+//! The message is lockgate's own, or one that is given (`message`), with two fields of lockgate's
+//! above it: a token and a Message-ID.
+//!
 //! Invariants
 //! - A probe holds a permit like everything else that speaks to a member; a fence ends it before its
 //!   final dot.
 //! - It never uses a pooled connection and never leaves one behind.
+//! - What the member does not offer is not sent: the probe is blocked.
 //! - Only a 2yz to the end of mail data counts, and it counts for the identity of that connection.
 //!
-//! Not here: what became of the message behind the server (logs and mailboxes tell, by its
-//! Message-ID), the accepting of an identity (`replay`).
+//! Not here: what became of the message behind the server (logs, mailboxes and return gates tell, by
+//! its Message-ID and token), the accepting of an identity (`replay`).
 
+mod message;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +26,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smtp::{
-    Command, Envelope, Extension, Extensions, ForwardPath, MailParameters, Owed, Parameter,
-    RcptParameters, Recipient, Reply, ReversePath, Sender,
+    Command, Envelope, Extension, Extensions, ForwardPath, HeaderPeek, MailParameters, Owed,
+    Parameter, RcptParameters, Recipient, Reply, ReversePath, Sender,
 };
 
 use crate::clock;
@@ -31,8 +36,22 @@ use crate::id::TransactionId;
 use crate::journal::{Doing, Ended, Facts, Offered};
 use crate::outcome::Outcome;
 use crate::relay::{Connection, FinishError, LinkError, Stage};
+use crate::token::Token;
 use crate::transaction::Corridor;
 use crate::transaction::record::{self, Record};
+
+pub use message::{Message, MessageError, OCTETS_MAX};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Reverse-path; none: the null reverse-path.
+    pub from: Option<&'a str>,
+    /// Forward-path.
+    pub to: &'a str,
+    /// The message; none: lockgate's own.
+    pub message: Option<&'a Message>,
+}
 
 /// What a probe found.
 #[derive(Clone, Debug)]
@@ -55,6 +74,20 @@ pub struct ProbeResult {
     pub tls: Option<String>,
     /// Message-ID of the probe, as its field has it.
     pub message_id: String,
+    /// By what it is known again; none when nothing was made to be sent.
+    pub token: Option<Token>,
+}
+
+/// What is sent.
+struct Content {
+    /// In wire form, without the final dot.
+    wire: Vec<u8>,
+    /// Octets without what the wire form adds (RFC 1870 §3).
+    octets: u64,
+    /// Octets beyond US-ASCII stand in its header.
+    header_8bit: bool,
+    /// They stand anywhere in it.
+    any_8bit: bool,
 }
 
 /// Why a probe was not taken.
@@ -63,7 +96,7 @@ enum Failure {
     Link(LinkError),
     /// A reply that is no yes.
     Refused(Reply),
-    /// An address needs what the member does not offer.
+    /// The message, or an address, needs what the member does not offer.
     Blocked(Extension),
     /// An order on the gate came first.
     Fenced(Fenced),
@@ -83,13 +116,8 @@ impl From<Fenced> for Failure {
     }
 }
 
-/// Sends a test message to a member; `from` none is the null reverse-path.
-pub async fn probe(
-    corridor: &Corridor,
-    member: MemberIndex,
-    from: Option<&str>,
-    to: &str,
-) -> ProbeResult {
+/// Sends a test message to a member.
+pub async fn probe(corridor: &Corridor, member: MemberIndex, request: Request<'_>) -> ProbeResult {
     let began = Instant::now();
     let id = corridor.ids.next(clock::unix_micros());
     let mut result = ProbeResult {
@@ -102,11 +130,19 @@ pub async fn probe(
         extensions: None,
         tls: None,
         message_id: format!("<{id}@{}>", corridor.host),
+        token: None,
     };
-    let envelope = match envelope(from, to) {
+    let envelope = match envelope(request.from, request.to) {
         Ok(envelope) => envelope,
         Err((stage, what)) => {
             (result.stage, result.reply) = (stage, what);
+            return result;
+        }
+    };
+    let token = match Token::new(id) {
+        Ok(token) => token,
+        Err(error) => {
+            result.reply = format!("nothing was sent: {error}");
             return result;
         }
     };
@@ -118,10 +154,14 @@ pub async fn probe(
             return result;
         }
     };
-    let message = message(corridor, id, &envelope, &result);
+    result.token = Some(token);
+    let content = match request.message {
+        Some(message) => content(&given(message, token, &result.message_id)),
+        None => content(own(corridor, token, &envelope, &result).as_bytes()),
+    };
     let fence = permit.fence();
     let end = tokio::select! {
-        end = give(corridor, &permit, &envelope, &message, &mut result) => end,
+        end = give(corridor, &permit, &envelope, &content, &mut result) => end,
         fenced = fence.down() => Err(fenced.into()),
     };
     drop(permit);
@@ -133,7 +173,7 @@ pub async fn probe(
         }
         Err(failure) => result.failed(failure),
     };
-    log(corridor, id, &envelope, &result, outcome, (began, message.len()));
+    log(corridor, id, &envelope, &result, outcome, (began, content.wire.len()));
     result
 }
 
@@ -151,8 +191,7 @@ impl ProbeResult {
                 Outcome::of(&reply)
             }
             Failure::Blocked(extension) => {
-                self.reply =
-                    format!("the address needs {}, which it does not offer", extension.keyword());
+                self.reply = blocked(extension);
                 Outcome::Blocked
             }
             Failure::Fenced(fenced) => {
@@ -182,7 +221,7 @@ async fn give(
     corridor: &Corridor,
     permit: &Permit,
     envelope: &Envelope,
-    message: &[u8],
+    content: &Content,
     result: &mut ProbeResult,
 ) -> Result<Reply, Failure> {
     let relay = &corridor.relay;
@@ -191,7 +230,7 @@ async fn give(
     };
     let mut connection = relay.open_unchecked(member).await?;
     result.met(&connection, relay.known(member).identity.as_deref());
-    let end = talk(corridor, permit, &mut connection, envelope, message, result).await;
+    let end = talk(corridor, permit, &mut connection, envelope, content, result).await;
     if end.is_ok() {
         remember(corridor, member, &connection);
     }
@@ -208,12 +247,12 @@ async fn talk(
     permit: &Permit,
     connection: &mut Connection,
     envelope: &Envelope,
-    message: &[u8],
+    content: &Content,
     result: &mut ProbeResult,
 ) -> Result<Reply, Failure> {
     let waits = corridor.relay.waits();
     result.stage = Stage::Mail;
-    let sender = fitted(&envelope.sender, envelope, connection.extensions())?;
+    let sender = fitted(envelope, content, connection.extensions())?;
     let mail = |output: &mut Vec<u8>| smtp::encode_mail(&sender, output);
     positive(say(connection, Owed::Mail, mail, (waits.block, waits.mail)).await?)?;
     result.stage = Stage::Rcpt;
@@ -231,7 +270,7 @@ async fn talk(
     permit.pass_final_dot()?;
     let facts = facts(corridor, permit.id(), envelope, result);
     corridor.journal.offered(Offered { at_ns: clock::unix_nanos(), facts }).await;
-    match connection.finish([message, &[], &[]], waits.block, waits.final_reply).await {
+    match connection.finish([&content.wire, &[], &[]], waits.block, waits.final_reply).await {
         Ok(reply) => positive(reply),
         Err(FinishError::Before(error)) => Err(Failure::Link(error)),
         Err(FinishError::Early(reply)) => Err(Failure::Refused(reply)),
@@ -254,19 +293,41 @@ fn positive(reply: Reply) -> Result<Reply, Failure> {
     if reply.is_positive() { Ok(reply) } else { Err(Failure::Refused(reply)) }
 }
 
-/// MAIL as the addresses need it.
-fn fitted(sender: &Sender, envelope: &Envelope, offered: &Extensions) -> Result<Sender, Failure> {
+/// MAIL as the message and the addresses need it.
+fn fitted(envelope: &Envelope, content: &Content, offered: &Extensions) -> Result<Sender, Failure> {
+    let sender = &envelope.sender;
     let ascii = |recipient: &Recipient| recipient.path.is_ascii();
-    if sender.path.is_ascii() && envelope.recipients().iter().all(ascii) {
-        return Ok(sender.clone());
+    let ascii = sender.path.is_ascii() && envelope.recipients().iter().all(ascii);
+    let mut parameters = Vec::new();
+    if offered.size().is_some_and(|most| content.octets > most) {
+        return Err(Failure::Blocked(Extension::Size));
     }
-    if !offered.contains(Extension::SmtpUtf8) {
-        return Err(Failure::Blocked(Extension::SmtpUtf8));
+    if offered.contains(Extension::Size) {
+        parameters.push(Parameter::new("SIZE", Some(&content.octets.to_string())));
     }
-    // The header holds the addresses, in UTF-8 (RFC 6531 §3.6: 8BITMIME is offered along with it).
-    let parameters =
-        vec![Parameter::new("BODY", Some("8BITMIME")), Parameter::new("SMTPUTF8", None)];
+    if !ascii || content.header_8bit {
+        if !offered.contains(Extension::SmtpUtf8) {
+            return Err(Failure::Blocked(Extension::SmtpUtf8));
+        }
+        // RFC 6531 §3.6: 8BITMIME is offered along with it.
+        parameters.push(Parameter::new("BODY", Some("8BITMIME")));
+        parameters.push(Parameter::new("SMTPUTF8", None));
+    } else if content.any_8bit {
+        if !offered.contains(Extension::EightBitMime) {
+            return Err(Failure::Blocked(Extension::EightBitMime));
+        }
+        parameters.push(Parameter::new("BODY", Some("8BITMIME")));
+    }
     Ok(Sender { path: sender.path.clone(), parameters: parameters.into() })
+}
+
+fn blocked(extension: Extension) -> String {
+    match extension {
+        Extension::Size => "the message is larger than it takes (SIZE)".to_owned(),
+        other => {
+            format!("the message or an address needs {}, which it does not offer", other.keyword())
+        }
+    }
 }
 
 /// The member took a probe: what was learned of it is fresh, and whoever it is may be accepted.
@@ -297,13 +358,14 @@ fn envelope(from: Option<&str>, to: &str) -> Result<Envelope, (Stage, String)> {
     Ok(Envelope::new(sender, Recipient { path, parameters: RcptParameters::default() }))
 }
 
-/// The message in wire form, without the final dot.
-fn message(
-    corridor: &Corridor,
-    id: TransactionId,
-    envelope: &Envelope,
-    result: &ProbeResult,
-) -> Vec<u8> {
+/// A given message, with the fields by which it is known again above it.
+fn given(message: &Message, token: Token, message_id: &str) -> Vec<u8> {
+    let marks = format!("{}: {token}\r\nMessage-ID: {message_id}\r\n", smtp::PROBE_FIELD);
+    [marks.as_bytes(), message.octets()].concat()
+}
+
+/// Lockgate's own message.
+fn own(corridor: &Corridor, token: Token, envelope: &Envelope, result: &ProbeResult) -> String {
     let host = &corridor.host;
     let date = clock::rfc_5322(clock::unix_ms());
     let author = match &envelope.sender.path {
@@ -311,24 +373,38 @@ fn message(
         ReversePath::Mailbox(mailbox) => mailbox.to_string(),
     };
     let to = record::to_of(envelope.recipients().iter());
-    let text = format!(
+    format!(
         "From: lockgate <{author}>\r\n\
          To: {to}\r\n\
          Subject: lockgate probe\r\n\
          Date: {date}\r\n\
          Message-ID: {}\r\n\
          Auto-Submitted: auto-generated\r\n\
-         X-Lockgate-Probe: {id}\r\n\
+         {}: {token}\r\n\
          MIME-Version: 1.0\r\n\
          Content-Type: text/plain; charset=us-ascii\r\n\
          \r\n\
          This is a test of the way through the mail server {}.\r\n\
          It was asked for by a person; nobody needs to answer.\r\n",
-        result.message_id, result.member
-    );
+        result.message_id,
+        smtp::PROBE_FIELD,
+        result.member
+    )
+}
+
+/// A message in wire form, with what it needs.
+fn content(text: &[u8]) -> Content {
+    let mut header = HeaderPeek::new();
+    header.push(text);
+    header.finish();
     let mut wire = Vec::with_capacity(text.len());
-    smtp::stuff(text.as_bytes(), &mut wire);
-    wire
+    smtp::stuff(text, &mut wire);
+    Content {
+        wire,
+        octets: text.len() as u64,
+        header_8bit: header.has_8bit(),
+        any_8bit: !text.is_ascii(),
+    }
 }
 
 fn words_of(closed: &Closed) -> String {

@@ -24,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy)]
 struct Script {
     host: &'static str,
+    ehlo: &'static str,
     mail: &'static str,
     rcpt: &'static str,
     end_of_data: &'static str,
@@ -31,6 +32,7 @@ struct Script {
 
 const GOOD: Script = Script {
     host: "sems.example.net",
+    ehlo: "250 PIPELINING",
     mail: "250 2.1.0 ok",
     rcpt: "250 2.1.5 ok",
     end_of_data: "250 2.0.0 queued as 4711",
@@ -67,7 +69,7 @@ async fn serve(
                     in_data = false;
                     script.end_of_data
                 }
-                "EHLO" => "250 PIPELINING",
+                "EHLO" => script.ehlo,
                 "MAIL" => {
                     mail.take().map(|mail| mail.send(()));
                     script.mail
@@ -156,7 +158,11 @@ fn learn(corridor: &Corridor, identity: &str) {
 }
 
 async fn run(corridor: &Corridor, from: Option<&str>, to: &str) -> ProbeResult {
-    tokio::time::timeout(TIMEOUT, probe(corridor, 0, from, to)).await.unwrap()
+    send(corridor, Request { from, to, message: None }).await
+}
+
+async fn send(corridor: &Corridor, request: Request<'_>) -> ProbeResult {
+    tokio::time::timeout(TIMEOUT, probe(corridor, 0, request)).await.unwrap()
 }
 
 #[tokio::test]
@@ -285,4 +291,91 @@ async fn a_held_gate_lets_a_probe_through_and_a_fence_ends_it_before_the_final_d
     assert!(result.reply.contains("aborted"), "{result:?}");
     assert!(!member.await.unwrap().contains("DATA"));
     assert_eq!(fenced.gate.alive().len(), 0);
+}
+
+const GIVEN: &str = "From: a@example.org\r\nSubject: [secret] x\r\nX-Sensitivity: high\r\n\r\n.\r\n..two\r\nend\r\n";
+
+async fn run_given(corridor: &Corridor, message: &[u8]) -> ProbeResult {
+    let message = Message::parse(message.to_vec()).unwrap();
+    let from = Some("a@example.org");
+    send(corridor, Request { from, to: "b@example.com", message: Some(&message) }).await
+}
+
+#[tokio::test]
+async fn a_given_message_goes_as_it_is_below_the_marks_of_the_probe() {
+    let (port, member) = serve(GOOD, None).await;
+    let (_, corridor) = corridor(port);
+    let result = run_given(&corridor, GIVEN.as_bytes()).await;
+    assert!(result.accepted, "{result:?}");
+    let token = result.token.unwrap();
+    let told = member.await.unwrap();
+    let data = format!(
+        "DATA\nX-Lockgate-Probe: {token}\nMessage-ID: {}\nFrom: a@example.org\nSubject: [secret] x\n\
+         X-Sensitivity: high\n\n..\n...two\nend\n.\nQUIT\n",
+        result.message_id
+    );
+    assert!(told.ends_with(&data), "{told}");
+}
+
+#[tokio::test]
+async fn what_the_member_does_not_offer_blocks_a_given_message() {
+    let eight_bit_body = b"Subject: x\r\n\r\n\xfc\r\n";
+    let eight_bit_header = "Subject: \u{fc}\r\n\r\nx\r\n".as_bytes();
+    let long = [b"Subject: x\r\n\r\n".to_vec(), b"0123456\r\n".repeat(100)].concat();
+    let cases: [(&[u8], &str, &str); 3] = [
+        (eight_bit_body, "250-SMTPUTF8\r\n250 PIPELINING", "8BITMIME"),
+        (eight_bit_header, "250-x\r\n250 8BITMIME", "SMTPUTF8"),
+        (&long, "250-x\r\n250 SIZE 900", "larger than it takes"),
+    ];
+    for (message, ehlo, why) in cases {
+        let (port, member) = serve(Script { ehlo, ..GOOD }, None).await;
+        let (_, corridor) = corridor(port);
+        let result = run_given(&corridor, message).await;
+        assert!(!result.accepted && result.reply.contains(why), "{result:?}");
+        assert!(!member.await.unwrap().contains("MAIL"));
+    }
+}
+
+#[tokio::test]
+async fn what_a_given_message_needs_is_said_with_mail() {
+    let ehlo = "250-x\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 2000";
+    for (message, says) in [
+        ("Subject: x\r\n\r\n\u{fc}\r\n", " BODY=8BITMIME\n"),
+        ("Subject: \u{fc}\r\n\r\nx\r\n", " BODY=8BITMIME SMTPUTF8\n"),
+        ("Subject: x\r\n\r\n.x\r\n", "\n"),
+    ] {
+        let (port, member) = serve(Script { ehlo, ..GOOD }, None).await;
+        let (_, corridor) = corridor(port);
+        let result = run_given(&corridor, message.as_bytes()).await;
+        assert!(result.accepted, "{result:?}");
+        let token = result.token.unwrap();
+        let marks = format!("X-Lockgate-Probe: {token}\r\nMessage-ID: {}\r\n", result.message_id);
+        let size = marks.len() + message.len();
+        let told = member.await.unwrap();
+        let mail = format!("MAIL FROM:<a@example.org> SIZE={size}{says}");
+        assert!(told.contains(&mail), "{mail} {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_held_gate_lets_a_given_message_through_and_an_aborted_permit_does_not() {
+    let (port, member) = serve(GOOD, None).await;
+    let (gates, held) = corridor(port);
+    let holder = Holder::new(HolderKind::Operator, "test");
+    gates.place(std::slice::from_ref(&held.gate), &Effect::Hold, &holder, "upgrade").unwrap();
+    assert!(run_given(&held, GIVEN.as_bytes()).await.accepted);
+    assert!(member.await.unwrap().contains("Subject: [secret] x\n"));
+
+    let (tell, told_mail) = oneshot::channel();
+    let (port, member) = serve(Script { mail: "", ..GOOD }, Some(tell)).await;
+    let (gates, fenced) = corridor(port);
+    let running = async {
+        told_mail.await.unwrap();
+        let gate = std::slice::from_ref(&fenced.gate);
+        let placed = gates.place(gate, &Effect::Hold, &holder, "upgrade").unwrap();
+        assert_eq!(fenced.gate.abort_older(placed[0].1, None), 1);
+    };
+    let (result, ()) = tokio::join!(run_given(&fenced, GIVEN.as_bytes()), running);
+    assert!(!result.accepted && result.reply.contains("aborted"), "{result:?}");
+    assert!(!member.await.unwrap().contains("[secret]"));
 }
