@@ -28,6 +28,8 @@ pub mod path {
     pub const REPLAY: &str = "/v1/gates/{gate}/replay";
     /// POST [`super::ProbeRequest`] → [`super::ProbeAnswer`].
     pub const PROBE: &str = "/v1/gates/{gate}/probe";
+    /// GET `?token=…` → list of [`super::ProbeCopy`], oldest first; without `token`, of every probe.
+    pub const PROBE_COPIES: &str = "/v1/probes/copies";
     /// GET with [`super::HeldFilter`] as query → JSON Lines of [`super::Held`].
     pub const HELD: &str = "/v1/held";
     /// POST [`super::HeldChange`] → [`super::HeldChanged`].
@@ -444,6 +446,9 @@ impl<'de> Deserialize<'de> for Octets {
 pub struct ProbeAnswer {
     /// One per member.
     pub members: Vec<ProbeResult>,
+    /// Where the journal stood before: what comes back of the probe stands behind it ([`JournalFilter::after`]).
+    #[serde(default)]
+    pub cursor: String,
 }
 
 /// The probe of one member.
@@ -473,6 +478,18 @@ pub struct ProbeResult {
     pub token: Option<String>,
 }
 
+/// What came back of a probe through a return gate, as it came, without our trace field. It is kept in memory for a
+/// day, while there is room; a message of more than 256 KiB is not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProbeCopy {
+    /// Id of the transaction in which it came.
+    pub id: String,
+    /// Token of the probe.
+    pub token: String,
+    /// The message, dots unstuffed.
+    pub message: Octets,
+}
+
 /// Filter of the journal; every member narrows. Texts are found as parts, in any case.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct JournalFilter {
@@ -492,6 +509,8 @@ pub struct JournalFilter {
     pub member: Option<String>,
     /// Outcome: `relayed`, `held`, `deferred`, `refused`, `uncertain`, `blocked`, `abandoned`, `known`.
     pub outcome: Option<String>,
+    /// Part of the token of a probe that came back; empty: any.
+    pub probe: Option<String>,
     /// Ended (or, without an end, offered) at this moment or later.
     pub since_unix_ms: Option<u64>,
     /// Before this moment.
@@ -601,6 +620,34 @@ pub struct JournalLine {
     /// TLS towards the member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
+    /// At a return gate: it bears the token of a probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<JournalProbe>,
+}
+
+/// What the header of a message that comes back of a probe says. Claims: what is in it was not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalProbe {
+    /// Its `X-Lockgate-Probe` field.
+    pub token: String,
+    /// The process that wrote this down had given it out, not long before.
+    #[serde(default)]
+    pub known: bool,
+    /// Media type of the Content-Type field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Its parameter `protocol`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Its parameter `smime-type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smime_type: Option<String>,
+    /// `X-PGP-Encoding-Format`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding_format: Option<String>,
+    /// The server's own mark was in it (`X-PGP-Universal`).
+    #[serde(default)]
+    pub processed: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

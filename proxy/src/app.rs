@@ -37,6 +37,7 @@ use crate::replay::{Replayer, Settings};
 use crate::session::{self, Buffers, Service};
 use crate::spool::seal::{self, KeyError, KeySource};
 use crate::spool::{self, OpenError, Spool};
+use crate::token::Tokens;
 use crate::transaction::Corridor;
 use crate::transaction::repeats::Repeats;
 use crate::workers::Workers;
@@ -312,6 +313,7 @@ impl Proxy {
             doors,
             spool: core.spool.clone(),
             journal: core.journal.clone(),
+            tokens: Arc::clone(&core.tokens),
             metrics,
             started_unix_ms: clock::unix_ms(),
             host: Arc::clone(&core.host),
@@ -409,6 +411,7 @@ struct Core {
     spool: Spool,
     journal: Journal,
     ids: Arc<Ids>,
+    tokens: Arc<Tokens>,
     memory: Arc<Memory>,
     host: Arc<str>,
 }
@@ -488,6 +491,7 @@ impl Core {
             spool,
             journal,
             ids: Arc::new(Ids::new(report.last_id)),
+            tokens: Arc::default(),
             memory: Arc::new(memory),
             host: config.host().into(),
         })
@@ -539,6 +543,7 @@ impl Core {
             trace: gate.trace,
             recipient_domains: gate.recipient_domains.clone(),
             repeats: gate.dedupe.then(Repeats::default),
+            tokens: Arc::clone(&self.tokens),
         });
         let reports = gate.dsn_next_hop.as_ref().map(|address| -> Result<_, AppError> {
             let next_hop = self.report_hop(gate, address)?;

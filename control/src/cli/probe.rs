@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn the_text_tells_a_changed_identity_and_what_to_look_for() {
-        let answer = ProbeAnswer { members: vec![result(true, "250 ok"), result(false, "550 no")] };
+        let members = vec![result(true, "250 ok"), result(false, "550 no")];
+        let answer = ProbeAnswer { members, cursor: String::new() };
         let text = text(&answer);
         assert!(text.contains("look for Message-ID <probe@example.org>"), "{text}");
         assert!(text.contains("CHANGED since it was last seen"), "{text}");

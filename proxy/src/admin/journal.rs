@@ -7,6 +7,7 @@
 //!
 //! Not here: how the journal is written and read (`journal`).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use axum::BoxError;
@@ -18,10 +19,10 @@ use futures_util::stream;
 
 use super::problem::Failure;
 use super::{Asked, Desk, Slot};
-use crate::api::{JournalFilter, JournalLine, JournalPath, JournalWhat};
+use crate::api::{JournalFilter, JournalLine, JournalPath, JournalProbe, JournalWhat};
 use crate::clock;
 use crate::id::TransactionId;
-use crate::journal::{Cursor, Ended, Entry, Facts, Gap, ReadError, Reader, Why};
+use crate::journal::{Cursor, Ended, Entry, Facts, Gap, Mark, ReadError, Reader, Returned, Why};
 
 /// Octets of a page, about.
 const PAGE_OCTETS: usize = 64 * 1024;
@@ -63,7 +64,7 @@ fn cursor(text: &str) -> Result<Cursor, Failure> {
     parsed.ok_or_else(|| Failure::bad("after: a cursor of an earlier line, such as 3.4096"))
 }
 
-fn text_of(cursor: Cursor) -> String {
+pub(super) fn text_of(cursor: Cursor) -> String {
     format!("{}.{}", cursor.file, cursor.offset)
 }
 
@@ -105,6 +106,7 @@ impl Wanted {
             && holds(filter.message_id.as_deref(), line.message_id.iter())
             && holds(filter.address.as_deref(), line.from.iter().chain(&line.to))
             && holds(filter.reply.as_deref(), replies)
+            && holds(filter.probe.as_deref(), line.probe.iter().map(|probe| &probe.token))
     }
 }
 
@@ -170,6 +172,10 @@ impl Scan {
             }
             Err(error) => return Err(error.into()),
         };
+        let probe = match &entry {
+            Entry::Returned(returned) => Some(of_mark(&returned.mark)),
+            _ => None,
+        };
         match entry {
             Entry::Gap(gap) => {
                 let cursor = text_of(self.reader.cursor());
@@ -190,20 +196,22 @@ impl Scan {
                 }
                 Ok(Step::Nothing)
             }
-            Entry::Ended(ended) if self.wanted.may_want(ended.id) => {
+            Entry::Ended(ended) | Entry::Returned(Returned { ended, .. })
+                if self.wanted.may_want(ended.id) =>
+            {
                 let (_, _, known) = self.open.remove(&ended.id).unwrap_or_else(|| {
-                    (
-                        before,
-                        0,
-                        JournalLine { id: Some(id_text(ended.id)), ..blank(JournalWhat::Ended) },
-                    )
+                    let id = Some(id_text(ended.id));
+                    (before, 0, JournalLine { id, ..blank(JournalWhat::Ended) })
                 });
                 let mut line = of_end(known, &ended, self.wanted.filter.entries);
                 let at_ms = ended.at_ns / 1_000_000;
+                line.probe = probe;
                 line.cursor = text_of(self.reader.cursor());
                 Ok(Step::Line(Box::new(line), at_ms))
             }
-            Entry::Opened(_) | Entry::Closed { .. } | Entry::Ended(_) => Ok(Step::Nothing),
+            Entry::Opened(_) | Entry::Closed { .. } | Entry::Ended(_) | Entry::Returned(_) => {
+                Ok(Step::Nothing)
+            }
         }
     }
 
@@ -307,6 +315,19 @@ fn of_end(mut line: JournalLine, ended: &Ended<'_>, brief: bool) -> JournalLine 
     line.size = Some(ended.size);
     line.content_sha256 = ended.content_sha256.as_ref().filter(|_| !brief).map(hex);
     line
+}
+
+fn of_mark(mark: &Mark<'_>) -> JournalProbe {
+    let text = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
+    JournalProbe {
+        token: mark.token.to_string(),
+        known: mark.known,
+        media_type: text(&mark.media_type),
+        protocol: text(&mark.protocol),
+        smime_type: text(&mark.smime_type),
+        encoding_format: text(&mark.encoding_format),
+        processed: mark.processed,
+    }
 }
 
 fn hex(digest: &[u8; 32]) -> String {

@@ -11,7 +11,7 @@
 //! Not here: the wire types (`api`), what an order or a release means (`gate`, `replay`), the API for
 //! people and scripts (`control`).
 //!
-//! Reading order: this file, `gates`, `replay`, `held`, `repeats`, `health` (one resource each), `wire`
+//! Reading order: this file, `gates`, `replay`, `probes`, `held`, `repeats`, `health` (one resource each), `wire`
 //! (conversions), `problem` (errors), `socket`, `growth`.
 
 mod gates;
@@ -19,6 +19,7 @@ mod growth;
 mod health;
 mod held;
 mod journal;
+mod probes;
 mod problem;
 mod repeats;
 mod replay;
@@ -61,6 +62,7 @@ use crate::journal::Journal;
 use crate::metrics::{GateMetrics, Metrics};
 use crate::replay::Replayer;
 use crate::spool::{Count, Spool, SpoolId, Totals};
+use crate::token::Tokens;
 use crate::transaction::Corridor;
 
 use growth::Growth;
@@ -123,6 +125,8 @@ pub struct Parts {
     pub spool: Spool,
     /// What was handed over.
     pub journal: Journal,
+    /// Tokens of probes, and what came back with them.
+    pub tokens: Arc<Tokens>,
     /// The metrics that are counted as things happen.
     pub metrics: Metrics,
     /// When the process started.
@@ -329,9 +333,10 @@ impl Desk {
             .layer(middleware::from_fn_with_state(self.clone(), brief));
         let long = Router::new()
             .route(path::QUIET, get(gates::quiet))
+            .route(path::PROBE_COPIES, get(probes::copies))
             .route(
                 path::PROBE,
-                post(replay::probe).layer(DefaultBodyLimit::max(PROBE_REQUEST_OCTETS_MAX)),
+                post(probes::probe).layer(DefaultBodyLimit::max(PROBE_REQUEST_OCTETS_MAX)),
             )
             .route(path::HELD, get(held::list))
             .route(path::JOURNAL, get(journal::list))

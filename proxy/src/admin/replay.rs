@@ -1,6 +1,6 @@
-//! Release, the pace of replay, and probes.
+//! Release, and the pace of replay.
 //!
-//! Not here: what a release ends and what it leaves (`replay`), how a probe is made (`probe`).
+//! Not here: what a release ends and what it leaves (`replay`).
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use super::problem::{Failure, told};
 use super::{Desk, Input, wire};
 use crate::api;
-use crate::probe::{self, Message};
 use crate::replay::{Release, ReleaseError};
 use crate::spool::SpoolId;
 
@@ -80,41 +79,6 @@ fn check_rate(connections: Option<u32>, messages_per_second: Option<f64>) -> Res
         )));
     }
     Ok(())
-}
-
-pub(super) async fn probe(
-    State(desk): State<Desk>,
-    Path(gate): Path<String>,
-    Input(request): Input<api::ProbeRequest>,
-) -> Result<Json<api::ProbeAnswer>, Failure> {
-    let door = desk.door(&gate)?;
-    let corridor = door.corridor.clone();
-    let members = &corridor.gate.plan().members;
-    let chosen: Vec<usize> = match &request.member {
-        None => (0..members.len()).collect(),
-        Some(name) => {
-            let index = members
-                .iter()
-                .position(|member| member == name)
-                .ok_or_else(|| Failure::unknown(format!("gate {gate} has no member {name:?}")))?;
-            vec![index]
-        }
-    };
-    smtp::Mailbox::parse(&request.to).map_err(|error| Failure::bad(format!("to: {error}")))?;
-    let from = request.from.filter(|from| !from.is_empty());
-    if let Some(from) = &from {
-        smtp::Mailbox::parse(from).map_err(|error| Failure::bad(format!("from: {error}")))?;
-    }
-    let message = request.message.map(|api::Octets(octets)| Message::parse(octets)).transpose();
-    let message = message.map_err(|error| Failure::bad(format!("message: {error}")))?;
-    let to = request.to;
-    let work = async move {
-        let asked = probe::Request { from: from.as_deref(), to: &to, message: message.as_ref() };
-        let probes = chosen.into_iter().map(|member| probe::probe(&corridor, member, asked));
-        Ok(futures_util::future::join_all(probes).await)
-    };
-    let results = desk.carry_out(work).await?;
-    Ok(Json(api::ProbeAnswer { members: results.into_iter().map(wire::probed).collect() }))
 }
 
 /// Spool ids from outside.

@@ -20,6 +20,7 @@ use crate::metrics::RelayCounts;
 use crate::relay::{self, HostPort, Memory, NextHop, Relay, Tls, Trust};
 use crate::replay::Settings;
 use crate::spool::{self, Arrival, Key, Lane, SpoolId};
+use crate::token::Tokens;
 
 /// Nothing here takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,6 +79,7 @@ async fn house() -> House {
     let memory = Arc::new(memory);
     let ids = Arc::new(Ids::new(None));
     let metrics = Metrics::new();
+    let tokens = Arc::new(Tokens::default());
     let doors = gates
         .all()
         .map(|gate| {
@@ -121,6 +123,7 @@ async fn house() -> House {
                 trace: true,
                 recipient_domains: Vec::new(),
                 repeats: None,
+                tokens: Arc::clone(&tokens),
             });
             let settings = Settings {
                 config: crate::replay::Config::default(),
@@ -144,6 +147,7 @@ async fn house() -> House {
         doors,
         spool,
         journal,
+        tokens,
         metrics,
         started_unix_ms: 0,
         host: Arc::from("mx.example"),

@@ -2,7 +2,8 @@
 //!
 //! Borrows from whoever writes it or from what was read. The form on disk follows these types (postcard: fields
 //! in order, variants by number): what is written stays readable only while fields and variants keep
-//! their order, so a change is a new [`VERSION`].
+//! their order, so a change is a new [`VERSION`]. A variant that is added behind the others leaves what was
+//! written readable ([`VERSION_OLDEST`]).
 //!
 //! Not here: files (`writer`, `read`), what an entry proves (control's drain).
 
@@ -15,7 +16,10 @@ use crate::id::TransactionId;
 use crate::outcome::Outcome;
 
 /// Version of the form; stands in the first entry of each file.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+
+/// The oldest form that is read: the same but for [`Entry::Returned`].
+pub(super) const VERSION_OLDEST: u32 = 2;
 
 /// Octets of a SHA-256.
 pub const SHA256: usize = 32;
@@ -39,6 +43,8 @@ pub enum Entry<'a> {
         /// When.
         at_ns: u64,
     },
+    /// The same as [`Entry::Ended`], of a message that bears the mark of a probe and came to a return gate.
+    Returned(Returned<'a>),
 }
 
 /// Why a file was begun.
@@ -166,6 +172,36 @@ pub struct Ended<'a> {
     pub size: u64,
     /// SHA-256 over them in wire form, in hold and replay.
     pub content_sha256: Option<[u8; SHA256]>,
+}
+
+/// See [`Entry::Returned`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned<'a> {
+    /// How the transaction ended.
+    #[serde(borrow)]
+    pub ended: Ended<'a>,
+    /// The mark, and what the header says of the form.
+    pub mark: Mark<'a>,
+}
+
+/// What the header of a message that comes back says of it. Claims: what is in the message was not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark<'a> {
+    /// The token of the probe, printed.
+    #[serde(borrow)]
+    pub token: Cow<'a, str>,
+    /// This process gave it out, not long ago.
+    pub known: bool,
+    /// Media type of the Content-Type field, as written.
+    pub media_type: Option<Cow<'a, str>>,
+    /// Its parameter `protocol` (RFC 1847).
+    pub protocol: Option<Cow<'a, str>>,
+    /// Its parameter `smime-type` (RFC 8551 §3.2.2).
+    pub smime_type: Option<Cow<'a, str>>,
+    /// `X-PGP-Encoding-Format`, as written.
+    pub encoding_format: Option<Cow<'a, str>>,
+    /// The server's own mark was in it (`X-PGP-Universal`).
+    pub processed: bool,
 }
 
 /// Octets of a reply that are kept.

@@ -28,7 +28,8 @@ use disk::Disk;
 use serde::Deserialize;
 
 pub use entry::{
-    Doing, Ended, Entry, Facts, Gap, Offered, Opened, PathEnd, SHA256, VERSION, Why, text_of,
+    Doing, Ended, Entry, Facts, Gap, Mark, Offered, Opened, PathEnd, Returned, SHA256, VERSION,
+    Why, text_of,
 };
 pub use read::{Cursor, ReadError, Reader};
 use writer::Writer;
@@ -155,6 +156,11 @@ impl Journal {
     /// Notes an end; it is written with the next entry that is written at once, or by [`Journal::tick`].
     pub fn ended(&self, ended: Ended<'_>) {
         self.writer().ended(ended);
+    }
+
+    /// The same for a message that bears the mark of a probe.
+    pub fn returned(&self, returned: Returned<'_>) {
+        self.writer().returned(returned);
     }
 
     /// Writes what waits, syncs and begins a new file where that is due. Blocking.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use disk::log::{self, End};
 use disk::{Disk, File};
 
-use super::entry::{Entry, Gap, Opened, VERSION, Why};
+use super::entry::{Entry, Gap, Opened, Returned, VERSION, VERSION_OLDEST, Why};
 
 /// Octets read at a time.
 const CHUNK: usize = 256 * 1024;
@@ -69,8 +69,11 @@ pub enum ReadError {
         /// Last.
         to: u64,
     },
-    /// A newer program wrote it.
-    #[error("journal file {} has version {version}; this program knows {VERSION}", path.display())]
+    /// Another program wrote it, a newer one or one too old.
+    #[error(
+        "journal file {} has version {version}; this program knows {VERSION_OLDEST} to {VERSION}",
+        path.display()
+    )]
     Version {
         /// Which file.
         path: PathBuf,
@@ -138,7 +141,7 @@ impl Reader {
                     }
                     let entry = postcard::from_bytes(&self.chunk[start..start + length]);
                     if let Ok(Entry::Opened(Opened { version, .. })) = &entry
-                        && *version != VERSION
+                        && !(VERSION_OLDEST..=VERSION).contains(version)
                     {
                         return Err(ReadError::Version { path, version: *version });
                     }
@@ -406,7 +409,7 @@ impl Left {
                     self.open.insert(offered.facts.id, payload.to_vec());
                     offered.at_ns
                 }
-                Ok(Entry::Ended(ended)) => {
+                Ok(Entry::Ended(ended) | Entry::Returned(Returned { ended, .. })) => {
                     self.open.remove(&ended.id);
                     ended.at_ns
                 }

@@ -72,6 +72,10 @@ fn words(disk: &Arc<FaultyDisk>) -> Vec<String> {
                     format!("gap {}-{} {:?}", second(gap.from_ns), second(gap.to_ns), gap.why)
                 }
                 Entry::Closed { .. } => "closed".to_owned(),
+                Entry::Returned(returned) => {
+                    let Returned { ended, mark } = returned;
+                    format!("{:?} {} of {}", ended.outcome, ended.id, mark.token)
+                }
             }),
             Err(error) => words.push(error.to_string()),
         }
@@ -520,4 +524,80 @@ fn a_journal_that_was_begun_anew_is_read_from_its_beginning_and_said_to_be_gone(
         assert!(matches!(reader.read().unwrap(), Some(Entry::Offered(_))));
         assert!(reader.read().unwrap().is_none());
     }
+}
+
+fn returned(id: u64) -> Returned<'static> {
+    let mark = Mark {
+        token: "000000000004D-0123456789abcdef".into(),
+        known: true,
+        media_type: Some("multipart/encrypted".into()),
+        protocol: Some("application/pgp-encrypted".into()),
+        ..Mark::default()
+    };
+    Returned { ended: ended(id), mark }
+}
+
+#[test]
+fn the_end_of_what_came_back_of_a_probe_is_an_end() {
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open(&disk, "boot", 1);
+    journal.offered_now(offered(2));
+    assert_eq!(journal.stand().open, 1);
+    journal.returned(returned(2));
+    assert_eq!(journal.stand().open, 0);
+    journal.tick(3 * S);
+    let shared: Arc<dyn Disk> = Arc::clone(&disk) as _;
+    let mut reader = Reader::new(shared, Path::new("journal"), Cursor::START);
+    let mut last = None;
+    while let Some(entry) = reader.read().unwrap() {
+        last = Some(format!("{entry:?}"));
+    }
+    assert_eq!(last, Some(format!("{:?}", Entry::Returned(returned(2)))));
+    // A killed process leaves nothing open either.
+    drop(journal);
+    open(&disk, "boot", 9);
+    let uncertain = words(&disk).into_iter().find(|word| word.starts_with("Uncertain"));
+    assert_eq!(uncertain, None);
+}
+
+/// A file of entries with this version in its first.
+fn file_of(version: u32, number: u64, entries: &[Entry<'_>]) -> Vec<u8> {
+    let opened = Opened { version, file: number, at_ns: S, boot: "boot".into() };
+    let mut bytes = Vec::new();
+    for entry in [&[Entry::Opened(opened)], entries].concat() {
+        disk::log::encode(&postcard::to_allocvec(&entry).unwrap(), &mut bytes);
+    }
+    bytes
+}
+
+/// CRC-32C of the file below in form 2.
+const FORM_2: u32 = 3_578_554_867;
+
+/// Goal: a journal that an earlier build wrote is read on, and what was open in it gets its end.
+/// Method: the octets of form 2 as they were written then (the offer and the end of `facts` and `ended`).
+#[test]
+fn a_journal_of_the_form_before_is_read_and_gone_on_with() {
+    let offer = Entry::Offered(offered(2));
+    let end = Entry::Ended(ended(2));
+    let open_offer = Entry::Offered(offered(3));
+    let bytes = file_of(2, 1, &[offer.clone(), end.clone(), open_offer]);
+    assert_eq!(crc32c::crc32c(&bytes), FORM_2, "the form of 2 has changed");
+    let disk = Arc::new(FaultyDisk::default());
+    disk.make_dir(Path::new("journal")).unwrap();
+    disk.create_new(Path::new("journal/00000001.journal")).unwrap().write_at(0, &bytes).unwrap();
+    let journal = open(&disk, "boot", 9);
+    journal.returned(returned(4));
+    journal.tick(10 * S);
+    let words = words(&disk);
+    let expected = ["file 1", "offered 2", "Relayed 2", "offered 3", "file 2"];
+    assert_eq!(words[..5], expected);
+    let rest = ["offered 3", "Uncertain 3", "Relayed 4 of 000000000004D-0123456789abcdef"];
+    assert_eq!(words[words.len() - 3..], rest, "{words:?}");
+    let other = file_of(1, 1, &[]);
+    let old = Arc::new(FaultyDisk::default());
+    old.make_dir(Path::new("journal")).unwrap();
+    old.create_new(Path::new("journal/00000001.journal")).unwrap().write_at(0, &other).unwrap();
+    let shared: Arc<dyn Disk> = Arc::clone(&old) as _;
+    let error = Reader::new(shared, Path::new("journal"), Cursor::START).read().unwrap_err();
+    assert!(error.to_string().ends_with("has version 1; this program knows 2 to 3"), "{error}");
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use disk::{Disk, File};
 
-use super::entry::{Ended, Entry, Gap, Offered, Opened, VERSION, Why};
+use super::entry::{Ended, Entry, Gap, Offered, Opened, Returned, VERSION, Why};
 use super::read::{self, Cursor, Reader};
 use super::{Config, Stand};
 use crate::outcome::Outcome;
@@ -251,9 +251,18 @@ impl Writer {
     }
 
     pub(super) fn ended(&mut self, ended: Ended<'_>) {
-        self.reopen();
         let (id, at_ns) = (ended.id, ended.at_ns);
-        let end = self.append(&Entry::Ended(ended));
+        self.end((id, at_ns), &Entry::Ended(ended));
+    }
+
+    pub(super) fn returned(&mut self, returned: Returned<'_>) {
+        let (id, at_ns) = (returned.ended.id, returned.ended.at_ns);
+        self.end((id, at_ns), &Entry::Returned(returned));
+    }
+
+    fn end(&mut self, (id, at_ns): (u64, u64), entry: &Entry<'_>) {
+        self.reopen();
+        let end = self.append(entry);
         if let (Some(open), Some(end)) = (self.open.get_mut(&id), end) {
             self.open_octets += end.len();
             open.end = Some(end);
@@ -288,7 +297,9 @@ impl Writer {
                 self.pending_entries += 1;
                 let wanted = match entry {
                     Entry::Offered(_) => true,
-                    Entry::Ended(ended) => self.open.contains_key(&ended.id),
+                    Entry::Ended(ended) | Entry::Returned(Returned { ended, .. }) => {
+                        self.open.contains_key(&ended.id)
+                    }
                     Entry::Opened(_) | Entry::Gap(_) | Entry::Closed { .. } => false,
                 };
                 let kept = wanted.then(|| payload.clone());

@@ -139,7 +139,7 @@ pub async fn probe(corridor: &Corridor, member: MemberIndex, request: Request<'_
             return result;
         }
     };
-    let token = match Token::new(id) {
+    let token = match corridor.tokens.give(id, clock::unix_ms()) {
         Ok(token) => token,
         Err(error) => {
             result.reply = format!("nothing was sent: {error}");

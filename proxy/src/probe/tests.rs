@@ -143,6 +143,7 @@ fn corridor(port: u16) -> (Arc<Gates>, Corridor) {
         trace: true,
         recipient_domains: Vec::new(),
         repeats: None,
+        tokens: Arc::default(),
     };
     (gates, corridor)
 }

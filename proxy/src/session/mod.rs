@@ -474,7 +474,8 @@ impl Session {
             let mut rest = scan.consumed;
             if refused.is_none() {
                 let Scan { carried, content: octets, .. } = scan;
-                transaction.mail_data(Content { carried, input: &mut self.input, octets }).await;
+                let content = Content { carried, input: &mut self.input, octets };
+                transaction.mail_data(content, &peeked).await;
                 rest -= octets;
             }
             self.input.advance(rest);

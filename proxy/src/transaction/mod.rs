@@ -21,6 +21,7 @@ mod pass;
 mod peeked;
 pub mod record;
 pub mod repeats;
+mod returning;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,15 +35,17 @@ use crate::digest::Sha256;
 use crate::gate::{Fenced, Gate, Mode, Permit};
 use crate::health::{Consequence, Health};
 use crate::id::{Ids, TransactionId};
-use crate::journal::{self, Doing, Ended, Facts, Journal, Offered, PathEnd};
+use crate::journal::{self, Doing, Ended, Facts, Journal, Offered, PathEnd, Returned};
 use crate::metrics::GateMetrics;
 use crate::outcome::Outcome;
 use crate::relay::{Relay, Taken};
 use crate::spool::Spool;
+use crate::token::Tokens;
 
 use hold::Hold;
 use pass::{Pass, Settled};
 use repeats::{Print, Repeats};
+use returning::Returning;
 
 pub use peeked::Peeked;
 pub use record::Record;
@@ -74,6 +77,8 @@ pub struct Corridor {
     pub recipient_domains: Vec<String>,
     /// What was passed on with an uncertain end; none: it is not known when it comes again.
     pub repeats: Option<Repeats>,
+    /// Tokens of probes, given out at forward gates and looked for at return gates.
+    pub tokens: Arc<Tokens>,
 }
 
 /// Who gives us mail in this session.
@@ -109,6 +114,8 @@ pub struct Transaction {
     ended: bool,
     /// Of mail data as received, without our trace field; in hold, and where repetitions are looked for.
     digest: Option<Sha256>,
+    /// In mail data, at a return gate.
+    returning: Option<Box<Returning>>,
     _counted: Counted,
 }
 
@@ -222,6 +229,7 @@ impl Transaction {
             offered: false,
             ended: false,
             digest: None,
+            returning: None,
             _counted: Counted::new(&corridor.metrics),
         };
         transaction.push(Verb::Mail(sender));
@@ -318,6 +326,7 @@ impl Transaction {
         let mut field = Vec::with_capacity(TRACE_OCTETS);
         let held = matches!(self.kind, Kind::Hold(_));
         self.digest = (held || self.corridor.repeats.is_some()).then(Sha256::default);
+        self.returning = Returning::begin(&self.corridor).map(Box::new);
         if held || self.corridor.trace {
             let id = self.id().to_string();
             let date = clock::rfc_5322(clock::unix_ms());
@@ -337,15 +346,18 @@ impl Transaction {
         self.give(Content { carried: b"", input: &mut input, octets }).await;
     }
 
-    /// Takes content. Never fails: what went wrong is told at the end.
-    pub async fn mail_data(&mut self, content: Content<'_>) {
-        self.look_at(&content);
+    /// Takes content, of which `peeked` has seen the header. Never fails: what went wrong is told at the end.
+    pub async fn mail_data(&mut self, content: Content<'_>, peeked: &Peeked) {
+        self.look_at(&content, peeked);
         self.give(content).await;
     }
 
-    fn look_at(&mut self, content: &Content<'_>) {
+    fn look_at(&mut self, content: &Content<'_>, peeked: &Peeked) {
         if let Some(digest) = &mut self.digest {
             content.pieces().into_iter().for_each(|piece| digest.update(piece));
+        }
+        if let Some(returning) = &mut self.returning {
+            returning.look_at(content.pieces(), peeked);
         }
     }
 
@@ -373,7 +385,10 @@ impl Transaction {
     ) -> Reply {
         let corridor = Arc::clone(&self.corridor);
         let waits = corridor.relay.waits();
-        self.look_at(&last);
+        self.look_at(&last, peeked);
+        if end == End::Complete {
+            self.keep_copy(peeked);
+        }
         let content_sha256 = self.digest.take().and_then(Sha256::finish);
         let print = content_sha256.filter(|_| end == End::Complete).map(|sha256| Print {
             from: record::from_of(&self.sender).to_string(),
@@ -425,6 +440,14 @@ impl Transaction {
         self.record(outcome, &reply, Some(peeked), (size, content_sha256));
         corridor.metrics.replied(self.mode(), &reply);
         reply
+    }
+
+    /// What came back of a probe is kept, whatever the next hop says to it.
+    fn keep_copy(&mut self, peeked: &Peeked) {
+        let (id, to) = (self.id(), self.accepted());
+        if let Some(returning) = &mut self.returning {
+            returning.keep(id, to, peeked);
+        }
     }
 
     /// Under which id a member took this very message before, if one did and this transaction could take it again.
@@ -574,7 +597,7 @@ impl Transaction {
         let mode = self.mode();
         let (member, tls) = self.next_hop();
         self.corridor.metrics.ended(mode, outcome);
-        self.corridor.journal.ended(Ended {
+        let ended = Ended {
             at_ns: clock::unix_nanos(),
             id: self.id().as_u64(),
             facts: (!self.offered).then(|| self.facts(peeked)),
@@ -583,7 +606,12 @@ impl Transaction {
             others: self.left_behind(outcome),
             size,
             content_sha256,
-        });
+        };
+        let mark = self.returning.as_ref().zip(peeked);
+        match mark.and_then(|(returning, peeked)| returning.mark(peeked)) {
+            Some(mark) => self.corridor.journal.returned(Returned { ended, mark }),
+            None => self.corridor.journal.ended(ended),
+        }
         if !Record::wanted() {
             return;
         }
