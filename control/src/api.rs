@@ -34,7 +34,7 @@ use proxy::api::{PROBE_REQUEST_OCTETS_MAX, Problem, path};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,7 +42,11 @@ use tower::Service as _;
 
 use crate::client::{CHANGE_DEADLINE, ClientError, DEADLINE, PROBE_DEADLINE};
 use crate::fleet::Fleet;
+<<<<<<< HEAD
 use crate::policy::snapshot::Snapshots;
+=======
+use crate::probes;
+>>>>>>> dde05c3 (Tell what came back of probes)
 use crate::render::octets;
 use crate::watch::wire::{Attestation, DrainEnd, DrainRequest, Waiver, path as own};
 use crate::watch::{Handle, Refusal};
@@ -73,7 +77,7 @@ const FREE_LOOK_OCTETS: u64 = 64 << 20;
 const SOCKET_PATH_MAX: usize = 107;
 
 /// What may be asked, and how: paths of the proxy, handed on under `/api`.
-const ROUTES: [(&str, MethodFilter); 14] = [
+const ROUTES: [(&str, MethodFilter); 15] = [
     (path::STATUS, MethodFilter::GET),
     (path::GATES, MethodFilter::GET),
     (path::ORDERS, MethodFilter::GET.or(MethodFilter::POST)),
@@ -82,6 +86,7 @@ const ROUTES: [(&str, MethodFilter); 14] = [
     (path::QUIET, MethodFilter::GET),
     (path::REPLAY, MethodFilter::POST),
     (path::PROBE, MethodFilter::POST),
+    (path::PROBE_COPIES, MethodFilter::GET),
     (path::HELD, MethodFilter::GET),
     (path::HELD_CHANGE, MethodFilter::POST),
     (path::HELD_ONE, MethodFilter::GET),
@@ -195,6 +200,7 @@ fn routes(desk: Desk, mut router: Router<Desk>) -> Router {
             .route(&at(own::CERTIFICATES), get(certificates))
             .route(&at(own::CERTIFICATE), get(certificate));
     }
+    router = router.route(&format!("/api{}", probes::path::SEEN), get(probes_seen));
     for (path, methods) in ROUTES {
         let route: MethodRouter<Desk> = on(methods, hand_on);
         router = router.route(&format!("/api{path}"), route);
@@ -222,6 +228,17 @@ impl Desk {
     fn watch(&self) -> Option<&Handle> {
         self.watch.as_ref().map(|(watch, _)| watch)
     }
+
+    /// A place among the requests under way; none: there was none for too long.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let waiting = timeout(BUSY_WAIT, Arc::clone(&self.requests).acquire_owned());
+        waiting.await.ok()?.ok()
+    }
+}
+
+fn busy() -> Response {
+    let error = format!("{REQUESTS_MAX} requests are under way: try again");
+    problem(StatusCode::SERVICE_UNAVAILABLE, error)
 }
 
 fn absent() -> Response {
@@ -347,13 +364,19 @@ async fn receive(body: Body, folder: &Path) -> io::Result<tempfile::NamedTempFil
     Ok(file)
 }
 
+/// What came back of probes.
+async fn probes_seen(State(desk): State<Desk>, Query(wanted): Query<probes::Wanted>) -> Response {
+    let Some(_permit) = desk.place().await else { return busy() };
+    match probes::gather(&desk.fleet.client(), wanted).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(ClientError::Refused { status, error }) => problem(status, error),
+        Err(error) => from_client(&error),
+    }
+}
+
 /// Hands a request on to the proxy and its answer back.
 async fn hand_on(State(desk): State<Desk>, request: Request) -> Response {
-    let waiting = timeout(BUSY_WAIT, Arc::clone(&desk.requests).acquire_owned());
-    let Ok(Ok(permit)) = waiting.await else {
-        let error = format!("{REQUESTS_MAX} requests are under way: try again");
-        return problem(StatusCode::SERVICE_UNAVAILABLE, error);
-    };
+    let Some(permit) = desk.place().await else { return busy() };
     let request = match translate(request) {
         Ok(request) => request,
         Err((status, error)) => return problem(status, error),

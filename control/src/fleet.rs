@@ -12,7 +12,7 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
-use crate::client::{self, ClientError};
+use crate::client::{self, Client, ClientError};
 
 /// The proxy of this data folder.
 #[derive(Clone, Debug)]
@@ -31,6 +31,12 @@ impl Fleet {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// A client of the proxy.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::of_proxy(&self.socket)
     }
 
     /// Hands a request on and returns the head of the proxy's answer; the body follows.

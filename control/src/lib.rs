@@ -8,6 +8,7 @@
 //! | [`client`] | HTTP over a Unix socket, with a deadline on every request |
 //! | [`render`] | the same answer as table, plain text or JSON |
 //! | [`api`] | the HTTP API on `lockgate.sock`, for people and scripts |
+//! | [`probes`] | what came back of probes through return gates |
 //! | [`fleet`] | the proxies, each behind its `proxy.sock` |
 //! | [`config`] | `[drain]` and `[[maillog]]` |
 //! | [`check`] | what of them must be right before a drain depends on it |
@@ -37,7 +38,11 @@ pub mod fleet;
 pub mod logging;
 pub mod maillog;
 pub mod moment;
+<<<<<<< HEAD
 pub mod policy;
+=======
+pub mod probes;
+>>>>>>> dde05c3 (Tell what came back of probes)
 pub mod render;
 pub mod store;
 pub mod watch;
