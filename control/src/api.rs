@@ -42,11 +42,8 @@ use tower::Service as _;
 
 use crate::client::{CHANGE_DEADLINE, ClientError, DEADLINE, PROBE_DEADLINE};
 use crate::fleet::Fleet;
-<<<<<<< HEAD
 use crate::policy::snapshot::Snapshots;
-=======
 use crate::probes;
->>>>>>> dde05c3 (Tell what came back of probes)
 use crate::render::octets;
 use crate::watch::wire::{Attestation, DrainEnd, DrainRequest, Waiver, path as own};
 use crate::watch::{Handle, Refusal};

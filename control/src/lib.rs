@@ -38,11 +38,8 @@ pub mod fleet;
 pub mod logging;
 pub mod maillog;
 pub mod moment;
-<<<<<<< HEAD
 pub mod policy;
-=======
 pub mod probes;
->>>>>>> dde05c3 (Tell what came back of probes)
 pub mod render;
 pub mod store;
 pub mod watch;
