@@ -421,6 +421,10 @@ fn clocks_are_read_in_listed_files_only() {
         ),
         ("control/src/watch/source.rs Timestamp::now", "the year of the first lines"),
         ("control/src/cli/held.rs Timestamp::now", "ages of held messages"),
+        (
+            "control/src/cli/policy/diff.rs Timestamp::now",
+            "when a page was made, since when to look",
+        ),
         ("control/src/cli/offline.rs Timestamp::now", "ages of held messages"),
         ("control/src/cli/release.rs Instant::now", "deadline of --wait"),
         ("control/src/cli/status.rs Timestamp::now", "since when a member was seen"),

@@ -7,6 +7,7 @@
 
 mod diff;
 mod learn;
+mod mirror;
 mod observed;
 mod show;
 mod trace;
@@ -71,6 +72,8 @@ enum Verb {
     Learn(learn::Learn),
     /// Compare what the server was seen to do, by two of its logs; advisory only
     Observed(observed::Observed),
+    /// Would the MTA send past the server what the policy protects? (0: no, 2: a message shows it, 3: not to be told)
+    Mirror(mirror::Wish),
     /// Tell how a message is protected, seen from outside (2: in clear)
     Protection(show::Protection),
 }
@@ -106,6 +109,7 @@ pub(super) async fn run(policy: Policy, global: &Global, out: &mut Out) -> anyho
         Verb::Diff(diff) => diff::run(&shelf, diff, out).await,
         Verb::Learn(learn) => learn::run(&learn, out),
         Verb::Observed(observed) => observed::run(&shelf, observed, out).await,
+        Verb::Mirror(wish) => mirror::run(&shelf, wish, out).await,
         Verb::Protection(protection) => show::protection(&protection, out),
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Not here: the proof (`policy::parity`), the page (`page`).
 
+use std::cmp::Reverse;
+
 use policy::action::Relation;
 use policy::assume::{Assumptions, Shown};
 use policy::decide::{Step, Trace};
@@ -15,6 +17,8 @@ use policy::predicate::Predicate;
 use policy::program::{Place, Program, Questions};
 use policy::sample::{Fact, Sample, Variable};
 use policy::set::PolicySet;
+use policy::severity::Severity;
+use policy::structure::{self, Change};
 use policy::tree::{self, Kind};
 use serde::Serialize;
 
@@ -39,6 +43,8 @@ pub struct Comparison {
     pub divergences: Vec<Differs>,
     /// There are more classes than are shown.
     pub more: bool,
+    /// What was changed, one by one; the gravest first. Mail may be treated alike all the same.
+    pub changes: Vec<Change>,
     /// How the exports differ as they are, where both are exports.
     pub export: Vec<ExportDiffers>,
     /// What is not documented of the server, as it was taken.
@@ -189,6 +195,7 @@ pub fn compare(
         after: named(after),
         divergences: Vec::new(),
         more: false,
+        changes: Vec::new(),
         export: export(before.loaded, after.loaded),
         assumptions: options.assumptions.shown(),
         hinges: Vec::new(),
@@ -225,6 +232,15 @@ fn by_meaning(
     comparison.verdict = found.verdict;
     comparison.more = found.more;
     comparison.reasons = reasons(&found);
+    comparison.changes = structure::differences(before, after, &options.assumptions);
+    comparison.changes.sort_by_key(|change| Reverse(change.severity));
+    let blockers =
+        comparison.changes.iter().filter(|one| one.severity == Severity::Blocker).count();
+    if blockers > 0 {
+        comparison
+            .reasons
+            .push(format!("{blockers} of the changes would be reason enough to stop"));
+    }
     comparison.divergences = found.divergences.iter().map(|one| differs(&pair, one)).collect();
     comparison.blast_radius = explored.as_ref().and_then(|explored| look(explored, &pair));
     if options.hinges {
@@ -336,7 +352,9 @@ fn question_text(predicate: &Predicate) -> String {
     text
 }
 
-fn shows(sample: &Sample) -> Shows {
+/// The smallest message with these facts.
+#[must_use]
+pub fn shows(sample: &Sample) -> Shows {
     let Message { octets, sender, recipient, beside, unmet } = message::write(sample);
     let fact = |(variable, fact): &(Variable, Fact)| format!("{variable}: {fact}");
     // Nearly all mail can be processed: only what cannot is worth a word.

@@ -14,6 +14,7 @@ use std::sync::Mutex;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use policy::import::{self, ImportErrors, Mapping};
+use policy::mirror::Criteria;
 use policy::set::PolicySet;
 use policy::tree::Tree;
 use serde::{Deserialize, Serialize};
@@ -120,12 +121,7 @@ impl Source {
     fn lists_beside(&self, folder: &Path) -> Result<BTreeMap<String, String>, SourceError> {
         let lists = Mutex::new(BTreeMap::new());
         let find = |name: &str| {
-            let plain = Path::new(name).file_name().is_some_and(|file| file == name);
-            if !plain {
-                return Err("a list lies beside the policy: name the file alone".to_owned());
-            }
-            let octets = read(&folder.join(name)).map_err(|error| error.to_string())?;
-            let text = text(name, octets).map_err(|error| error.to_string())?;
+            let text = list_beside(folder, name)?;
             let Ok(mut lists) = lists.lock() else {
                 return Err("it cannot be kept".to_owned());
             };
@@ -193,6 +189,26 @@ impl Source {
         };
         Ok(Loaded { set, tree: Some(tree), mapping })
     }
+}
+
+/// Reads which mail an MTA sends to the server, as it was typed.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn criteria(path: &Path) -> Result<Criteria, SourceError> {
+    let name = name_of(path);
+    let text = text(&name, read(path)?)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    Ok(import::criteria(&text, &name, &|list| list_beside(folder, list))?)
+}
+
+/// A list that lies in this folder, and nowhere else.
+fn list_beside(folder: &Path, name: &str) -> Result<String, String> {
+    if Path::new(name).file_name().is_none_or(|file| file != name) {
+        return Err("a list lies beside the policy: name the file alone".to_owned());
+    }
+    let octets = read(&folder.join(name)).map_err(|error| error.to_string())?;
+    text(name, octets).map_err(|error| error.to_string())
 }
 
 fn name_of(path: &Path) -> String {

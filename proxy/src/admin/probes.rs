@@ -70,10 +70,10 @@ pub(super) async fn copies(
     let token = wanted.token.map(|text| text.parse::<Token>()).transpose();
     let token = token.map_err(|error| Failure::bad(format!("token: {error}")))?;
     let copies = desk.parts.tokens.copies(token, clock::unix_ms());
-    Ok(Json(copies.into_iter().map(copied).collect()))
+    Ok(Json(copies.iter().map(copied).collect()))
 }
 
-fn copied(copy: Copy) -> api::ProbeCopy {
+fn copied(copy: &Copy) -> api::ProbeCopy {
     let mut message = Vec::with_capacity(copy.wire.len());
     smtp::unstuff(&copy.wire, &mut message);
     api::ProbeCopy {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use policy::action::Relation;
+use policy::origin::Origin;
 use policy::parity::{Explored, Limits, Pair};
 use proxy::api::{JournalFilter, JournalLine, path};
 
@@ -170,6 +171,18 @@ fn text(found: &Comparison) -> String {
     if found.more {
         text.push_str("\nThere are more classes than are shown: --limit\n");
     }
+    if !found.changes.is_empty() {
+        let mut table = Table::new(&["WEIGHT", "WHAT", "BEFORE", "AFTER"]);
+        for one in &found.changes {
+            let at = |origin: &Option<Origin>| {
+                origin.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)
+            };
+            let (weight, before, after) =
+                (one.severity.to_string(), at(&one.before), at(&one.after));
+            table.row([&weight, &one.text, &before, &after]);
+        }
+        write!(text, "\nWhat was changed:\n{}", table.to_text(false)).ok();
+    }
     if !found.export.is_empty() {
         let mut table = Table::new(&["WHERE", "WHAT", "BEFORE", "AFTER"]);
         for one in &found.export {
@@ -191,7 +204,7 @@ fn text(found: &Comparison) -> String {
 }
 
 /// Fields of a message that is shown, without those that every one has.
-fn head_of(eml: &str) -> impl Iterator<Item = &str> {
+pub(super) fn head_of(eml: &str) -> impl Iterator<Item = &str> {
     const USUAL: [&str; 5] = ["From:", "To:", "Date:", "Message-ID:", "MIME-Version:"];
     let lines = eml.lines().take_while(|line| !line.is_empty());
     lines.filter(|line| !USUAL.iter().any(|usual| line.starts_with(usual)))
