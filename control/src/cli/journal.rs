@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use proxy::api::{JournalFilter, JournalLine, JournalWhat, path};
+use proxy::api::{JournalFilter, JournalLine, JournalProbe, JournalWhat, path};
 
 use super::{Desk, Exit, duration};
 use crate::client::with_query;
@@ -234,6 +234,7 @@ fn whole_text(line: &JournalLine) -> String {
     add("client", line.client.clone());
     add("message id", line.message_id.clone());
     add("media type", line.media_type.clone());
+    add("probe", line.probe.as_ref().map(probe_text));
     add("size", line.size.map(|size| size.to_string()));
     let header = line.header_sha256.as_ref();
     add("header", header.map(|digest| format!("{} octets, SHA-256 {digest}", line.header_octets)));
@@ -245,6 +246,11 @@ fn whole_text(line: &JournalLine) -> String {
         add("otherwise", Some(format!("{} {}: {}", other.to, other.outcome, other.reply)));
     }
     text
+}
+
+fn probe_text(probe: &JournalProbe) -> String {
+    let stranger = if probe.known { "" } else { " (not one that was known then)" };
+    format!("came back with token {}{stranger}", probe.token)
 }
 
 #[cfg(test)]
@@ -289,6 +295,17 @@ mod tests {
         let text = whole_text(&line());
         assert!(text.contains("otherwise      <c@example.net> refused: 550"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn what_came_back_of_a_probe_is_told_with_its_token() {
+        let probe = |known| {
+            let probe = JournalProbe { token: "T-1".into(), known, ..JournalProbe::default() };
+            whole_text(&JournalLine { probe: Some(probe), ..line() })
+        };
+        assert!(probe(true).contains("probe          came back with token T-1\n"));
+        assert!(probe(false).contains("token T-1 (not one that was known then)"));
+        assert!(!whole_text(&line()).contains("token"));
     }
 
     #[test]
