@@ -31,6 +31,8 @@
 //! | [`severity`] | how much a difference or a fault matters |
 //! | [`structure`] | how two policies look different, one by one |
 //! | [`mirror`] | does an MTA send to the server whatever a policy would protect |
+//! | [`reach`] | which mail comes to each rule |
+//! | [`findings`] | what is wrong with one policy |
 //! | [`tree`] | an export as it is: the canonical tree of any XML |
 //! | [`import`] | policies from files: typed by hand, or exported by a server |
 //! | [`observed`] | what a server was seen to do, counted from its logs |
@@ -45,6 +47,7 @@ pub mod condition;
 pub mod decide;
 pub mod diagram;
 pub mod dictionary;
+pub mod findings;
 pub mod import;
 pub mod language;
 pub mod message;
@@ -58,6 +61,7 @@ mod places;
 pub mod predicate;
 pub mod program;
 pub mod protection;
+pub mod reach;
 pub mod sample;
 pub mod set;
 pub mod severity;

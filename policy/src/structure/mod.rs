@@ -60,6 +60,8 @@ impl fmt::Display for Change {
 pub struct Addition {
     /// Which rule of the set after.
     pub place: Place,
+    /// How much it matters that it is there.
+    pub severity: Severity,
     /// Rules of both sets below it that can match the same mail, with how much of theirs it takes.
     pub shadows: Vec<(Place, Taken)>,
 }

@@ -52,9 +52,11 @@ impl Comparison<'_> {
             for place in new {
                 let at = At { side: Side::After, chain: *other, rule: *place };
                 let place = Place::Rule { chain: *other, rule: *place };
-                let shadows = self.shadows(at, &pairs.both).into_iter();
+                let shadows = self.shadows(at, &pairs.both);
+                let (severity, _) = self.appearing(at, &shadows);
                 let placed = |(rule, taken)| (Place::Rule { chain: *other, rule }, taken);
-                additions.push(Addition { place, shadows: shadows.map(placed).collect() });
+                let shadows = shadows.into_iter().map(placed).collect();
+                additions.push(Addition { place, severity, shadows });
             }
         }
         additions
