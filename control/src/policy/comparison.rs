@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use policy::action::Relation;
 use policy::assume::{Assumptions, Shown};
 use policy::decide::{Step, Trace};
+use policy::findings::{Finding, findings, new_rules_that_shadow};
 use policy::message::{self, Message};
 use policy::parity::{self, Divergence, Doubt, Explored, Limits, Pair, Side, opaque_doubts};
 use policy::predicate::Predicate;
@@ -45,6 +46,8 @@ pub struct Comparison {
     pub more: bool,
     /// What was changed, one by one; the gravest first. Mail may be treated alike all the same.
     pub changes: Vec<Change>,
+    /// What is wrong with the policy after, and new rules of it that stand in the way of others; the gravest first.
+    pub findings: Vec<Finding>,
     /// How the exports differ as they are, where both are exports.
     pub export: Vec<ExportDiffers>,
     /// What is not documented of the server, as it was taken.
@@ -196,6 +199,7 @@ pub fn compare(
         divergences: Vec::new(),
         more: false,
         changes: Vec::new(),
+        findings: Vec::new(),
         export: export(before.loaded, after.loaded),
         assumptions: options.assumptions.shown(),
         hinges: Vec::new(),
@@ -234,6 +238,10 @@ fn by_meaning(
     comparison.reasons = reasons(&found);
     comparison.changes = structure::differences(before, after, &options.assumptions);
     comparison.changes.sort_by_key(|change| Reverse(change.severity));
+    comparison.findings = findings(after, &options.assumptions);
+    let shadowing = new_rules_that_shadow(before, after, &options.assumptions);
+    comparison.findings.extend(shadowing);
+    comparison.findings.sort_by_key(|finding| Reverse(finding.severity));
     let blockers =
         comparison.changes.iter().filter(|one| one.severity == Severity::Blocker).count();
     if blockers > 0 {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use policy::action::Relation;
+use policy::findings::Finding;
 use policy::origin::Origin;
 use policy::parity::{Explored, Limits, Pair};
 use proxy::api::{JournalFilter, JournalLine, path};
@@ -183,6 +184,9 @@ fn text(found: &Comparison) -> String {
         }
         write!(text, "\nWhat was changed:\n{}", table.to_text(false)).ok();
     }
+    if !found.findings.is_empty() {
+        writeln!(text, "\nIn the policy after:\n{}", findings(&found.findings)).ok();
+    }
     if !found.export.is_empty() {
         let mut table = Table::new(&["WHERE", "WHAT", "BEFORE", "AFTER"]);
         for one in &found.export {
@@ -201,6 +205,16 @@ fn text(found: &Comparison) -> String {
         writeln!(text, "With {} it would be {}", hinge.assumption, hinge.verdict).ok();
     }
     text
+}
+
+/// What is wrong, as a table.
+pub(super) fn findings(all: &[Finding]) -> String {
+    let mut table = Table::new(&["WEIGHT", "WHAT", "WHERE"]);
+    for one in all {
+        let (weight, place) = (one.severity.to_string(), one.origin.to_string());
+        table.row([&weight, &one.text, &place]);
+    }
+    table.to_text(false)
 }
 
 /// Fields of a message that is shown, without those that every one has.

@@ -5,11 +5,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use policy::findings::{Finding, findings};
 use policy::protection::{Known, see};
 use policy::set::{PolicySet, Stated};
+use policy::severity::Severity;
 use serde::Serialize;
 
-use super::Shelf;
+use super::{Shelf, assumptions};
 use crate::cli::Exit;
 use crate::policy::source::OCTETS_MAX;
 use crate::render::{Out, Table, clean};
@@ -22,6 +24,9 @@ pub(super) struct Show {
     /// What reads an export
     #[arg(long, value_name = "FILE")]
     mapping: Option<PathBuf>,
+    /// Take what is not documented as NAME=VALUE
+    #[arg(long, value_name = "NAME=VALUE")]
+    assume: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,6 +36,7 @@ struct Shown {
     chains: Vec<ShownChain>,
     dictionaries: Vec<ShownDictionary>,
     not_understood: Vec<String>,
+    findings: Vec<Finding>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,11 +64,13 @@ struct ShownDictionary {
 
 pub(super) async fn show(shelf: &Shelf<'_>, show: Show, out: &mut Out) -> anyhow::Result<Exit> {
     let set = shelf.set(&show.policy, show.mapping.as_deref()).await?;
-    out.document(&shown(&set), text)?;
-    Ok(Exit::Yes)
+    let findings = findings(&set, &assumptions(&show.assume)?);
+    let wrong = findings.iter().any(|finding| finding.severity > Severity::Info);
+    out.document(&shown(&set, findings), text)?;
+    Ok(Exit::yes_if(!wrong))
 }
 
-fn shown(set: &PolicySet) -> Shown {
+fn shown(set: &PolicySet, findings: Vec<Finding>) -> Shown {
     let rules = |chain: &policy::chain::Chain| {
         let rule = |rule: &policy::chain::Rule| ShownRule {
             name: rule.name.clone(),
@@ -98,6 +106,7 @@ fn shown(set: &PolicySet) -> Shown {
         chains: set.chains.iter().map(chain).collect(),
         dictionaries: set.dictionaries.iter().map(dictionary).collect(),
         not_understood: set.opaque.iter().map(|opaque| opaque.what.clone()).collect(),
+        findings,
     }
 }
 
@@ -131,6 +140,9 @@ fn text(shown: &Shown) -> String {
             table.row([one.name.clone(), one.kind.to_owned(), one.entries.to_string()]);
         }
         text.push_str(&format!("\n{}", table.to_text(false)));
+    }
+    if !shown.findings.is_empty() {
+        text.push_str(&format!("\nWhat to look at:\n{}", super::diff::findings(&shown.findings)));
     }
     for what in &shown.not_understood {
         text.push_str(&format!("\nnot understood: {}", clean(what)));
