@@ -33,6 +33,7 @@
 //! | [`mirror`] | does an MTA send to the server whatever a policy would protect |
 //! | [`reach`] | which mail comes to each rule |
 //! | [`findings`] | what is wrong with one policy |
+//! | [`selection`] | which messages to send, so that every rule is seen to act |
 //! | [`tree`] | an export as it is: the canonical tree of any XML |
 //! | [`import`] | policies from files: typed by hand, or exported by a server |
 //! | [`observed`] | what a server was seen to do, counted from its logs |
@@ -63,6 +64,7 @@ pub mod program;
 pub mod protection;
 pub mod reach;
 pub mod sample;
+pub mod selection;
 pub mod set;
 pub mod severity;
 pub mod space;
