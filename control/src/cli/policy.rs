@@ -9,6 +9,7 @@ mod diff;
 mod learn;
 mod mirror;
 mod observed;
+mod probe;
 mod show;
 mod trace;
 
@@ -74,6 +75,9 @@ enum Verb {
     Observed(observed::Observed),
     /// Would the MTA send past the server what the policy protects? (0: no, 2: a message shows it, 3: not to be told)
     Mirror(mirror::Wish),
+    /// Send a message for every rule through the server, and look at what comes out
+    #[command(subcommand)]
+    Probe(probe::Probe),
     /// Tell how a message is protected, seen from outside (2: in clear)
     Protection(show::Protection),
 }
@@ -110,6 +114,7 @@ pub(super) async fn run(policy: Policy, global: &Global, out: &mut Out) -> anyho
         Verb::Learn(learn) => learn::run(&learn, out),
         Verb::Observed(observed) => observed::run(&shelf, observed, out).await,
         Verb::Mirror(wish) => mirror::run(&shelf, wish, out).await,
+        Verb::Probe(probe) => probe::run(&shelf, probe, out).await,
         Verb::Protection(protection) => show::protection(&protection, out),
     }
 }

@@ -7,6 +7,7 @@
 //! | [`snapshot`] | policies that are kept, with name, time and hash |
 //! | [`comparison`] | two policies compared in every way, as one document |
 //! | [`blast`] | which mail of the journal would be treated otherwise |
+//! | [`probing`] | probes of a policy: what was sent, what came back, what it proves |
 //! | [`page`] | a comparison as a page for the change ticket |
 //!
 //! Not here: what a policy means (package `policy`).
@@ -14,5 +15,6 @@
 pub mod blast;
 pub mod comparison;
 pub mod page;
+pub mod probing;
 pub mod snapshot;
 pub mod source;
