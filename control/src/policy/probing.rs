@@ -41,14 +41,8 @@ pub struct Sent {
     pub from: String,
     /// Forward-path.
     pub to: String,
-    /// The rule that decides: chain and rule.
-    pub rule: String,
-    /// What should become of it.
-    pub expected: String,
-    /// The least protection that it should have; none where it should not come out at all, or nobody can tell.
-    pub least: Option<Least>,
-    /// What the server must know so that this becomes of it.
-    pub beside: Vec<String>,
+    /// What should become of it; several where it hangs on what only the server knows (is there a key?).
+    pub ways: Vec<Way>,
     /// The member that took it; none: none did.
     pub member: Option<String>,
     /// How it is known again.
@@ -57,6 +51,19 @@ pub struct Sent {
     pub reply: String,
     /// What came back.
     pub seen: Vec<SeenAs>,
+}
+
+/// What should become of a probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The rule that decides: chain and rule.
+    pub rule: String,
+    /// What should become of it.
+    pub expected: String,
+    /// What should be seen of it; none where nobody can tell.
+    pub least: Option<Least>,
+    /// What the server must know so that this becomes of it.
+    pub beside: Vec<String>,
 }
 
 /// What should be seen of a probe.
@@ -142,19 +149,29 @@ impl Sent {
     /// What it proves.
     #[must_use]
     pub fn proof(&self) -> Proof {
-        let seen: Vec<&SeenAs> = self.seen.iter().filter(|seen| !seen.header_only).collect();
-        let Some(least) = self.least else {
-            return Proof::Open;
-        };
         if self.token.is_none() {
             return Proof::Open;
         }
-        let judged = seen.iter().map(|seen| judge(least, seen));
-        match judged.max() {
-            Some(proof) => proof,
-            // That nothing comes out is what should be seen here; a wait that was too short looks the same.
-            None => Proof::Open,
-        }
+        // Each message that came out must be one that some way explains; that nothing comes out proves nothing, also where it
+        // should be so: a wait that was too short looks the same.
+        let seen = self.seen.iter().filter(|seen| !seen.header_only);
+        seen.map(|seen| self.explained(seen)).max().unwrap_or(Proof::Open)
+    }
+
+    fn explained(&self, seen: &SeenAs) -> Proof {
+        let way = |way: &Way| way.least.map_or(Proof::Open, |least| judge(least, seen));
+        self.ways.iter().map(way).min().unwrap_or(Proof::Open)
+    }
+
+    /// The rules and outcomes that it is for, in words.
+    #[must_use]
+    pub fn words(&self) -> (String, String) {
+        let join = |word: fn(&Way) -> &String| {
+            let mut words: Vec<&str> = self.ways.iter().map(|way| word(way).as_str()).collect();
+            words.dedup();
+            words.join(", or ")
+        };
+        (join(|way| &way.rule), join(|way| &way.expected))
     }
 }
 
@@ -222,9 +239,8 @@ pub struct Compared {
 /// Compares what came of the same probes before and after.
 #[must_use]
 pub fn compare(before: &Record, after: &Record) -> Vec<Compared> {
-    let same = |one: &Sent, two: &Sent| {
-        (&one.from, &one.to, &one.rule, &one.beside) == (&two.from, &two.to, &two.rule, &two.beside)
-    };
+    let same =
+        |one: &Sent, two: &Sent| (&one.from, &one.to, &one.ways) == (&two.from, &two.to, &two.ways);
     let mut left: Vec<&Sent> = after.probes.iter().collect();
     let compared = before.probes.iter().map(|one| {
         let place = left.iter().position(|two| same(one, two));
@@ -234,9 +250,10 @@ pub fn compare(before: &Record, after: &Record) -> Vec<Compared> {
             Some(seen) => seen.form.clone(),
             None => "nothing".to_owned(),
         };
+        let (rule, expected) = one.words();
         Compared {
-            rule: one.rule.clone(),
-            expected: one.expected.clone(),
+            rule,
+            expected,
             before: words(one),
             after: two.map_or_else(|| "not sent".to_owned(), words),
             proof: two.map_or(Proof::Open, |two| beside(one, two)),
@@ -271,7 +288,7 @@ mod tests {
             ..SeenAs::default()
         });
         Sent {
-            least: Some(least),
+            ways: vec![Way { least: Some(least), ..Way::default() }],
             token: Some("t".into()),
             seen: seen.collect(),
             ..Sent::default()
@@ -286,6 +303,15 @@ mod tests {
         assert_eq!(sent(Least::Nothing, &[("PGP/MIME", true)]).proof(), Proof::Leak, "it was sent");
         let twice = sent(Least::Confidential, &[("PGP/MIME", true), ("in clear", false)]);
         assert_eq!(twice.proof(), Proof::Leak, "one copy in clear is enough");
+    }
+
+    #[test]
+    fn what_only_the_server_knows_may_explain_what_came_out() {
+        let mut probe = sent(Least::Nothing, &[("PGP/MIME", true)]);
+        probe.ways.push(Way { least: Some(Least::Confidential), ..Way::default() });
+        assert_eq!(probe.proof(), Proof::Good, "there is a key");
+        probe.seen[0] = SeenAs { clear: true, ..SeenAs::default() };
+        assert_eq!(probe.proof(), Proof::Leak, "neither a key nor none explains clear text");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{Shelf, assumptions};
 use crate::cli::{Exit, duration};
 use crate::client::{Client, PROBE_DEADLINE, fill};
 use crate::policy::comparison::name;
-use crate::policy::probing::{Least, Proof, Record, SeenAs, Sent, compare};
+use crate::policy::probing::{Least, Proof, Record, SeenAs, Sent, Way, compare};
 use crate::policy::source::OCTETS_MAX;
 use crate::probes::{Wanted, seen};
 use crate::render::{Out, Table};
@@ -146,14 +146,25 @@ async fn plan(shelf: &Shelf<'_>, choice: &Choice) -> anyhow::Result<(Record, Vec
         let [chain, rule] = name(&program, place);
         if chain.is_empty() { rule } else { format!("{chain} / {rule}") }
     };
-    let mut messages = Vec::new();
+    let mut messages: Vec<Vec<u8>> = Vec::new();
     let mut record =
         Record { policy: choice.policy.clone(), sha256: source.sha256(), ..Record::default() };
     for one in &probes {
         let message = message::write(&one.sample);
         let last = one.decision.rules.last().map(|place| rule(*place));
-        record.probes.push(sent(one, &message, last.unwrap_or_default()));
-        messages.push(without_message_id(&message.octets));
+        let way = way(one, last.unwrap_or_default());
+        let octets = without_message_id(&message.octets);
+        let same = |(sent, there): &(&mut Sent, &Vec<u8>)| {
+            sent.from == message.sender && sent.to == message.recipient && **there == octets
+        };
+        // Messages that differ only by what the server knows are one: what comes out tells which it was.
+        if let Some((sent, _)) = record.probes.iter_mut().zip(&messages).find(same) {
+            sent.ways.push(way);
+            continue;
+        }
+        let (from, to) = (message.sender, message.recipient);
+        record.probes.push(Sent { from, to, ways: vec![way], ..Sent::default() });
+        messages.push(octets);
     }
     record.uncovered = uncovered
         .iter()
@@ -165,16 +176,13 @@ async fn plan(shelf: &Shelf<'_>, choice: &Choice) -> anyhow::Result<(Record, Vec
     Ok((record, messages))
 }
 
-fn sent(chosen: &Chosen, message: &message::Message, rule: String) -> Sent {
+fn way(chosen: &Chosen, rule: String) -> Way {
     let fact = |(variable, fact): &(Variable, Fact)| format!("{variable}: {fact}");
-    Sent {
-        from: message.sender.clone(),
-        to: message.recipient.clone(),
+    Way {
         rule,
         expected: chosen.decision.fate.to_string(),
         least: Least::of(&chosen.decision.fate.outcome),
         beside: chosen.expects.iter().map(fact).collect(),
-        ..Sent::default()
     }
 }
 
@@ -337,7 +345,8 @@ fn show(record: &Record, out: &mut Out) -> anyhow::Result<()> {
                 None => "-",
             };
             let proof = if record.sent_at.is_empty() { "-" } else { one.proof().as_str() };
-            table.row([proof, &one.rule, &one.expected, seen, &one.from, &one.to]);
+            let (rule, expected) = one.words();
+            table.row([proof, &rule, &expected, seen, &one.from, &one.to]);
         }
         let mut text = table.to_text(false);
         for one in &record.uncovered {
