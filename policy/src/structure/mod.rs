@@ -303,4 +303,6 @@ fn unmanaged(now: Stated<Unmanaged>) -> (Kind, Severity, &'static str) {
 }
 
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tests;

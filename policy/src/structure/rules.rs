@@ -138,7 +138,13 @@ impl Comparison<'_> {
         if self.matching.before.test(&before.test) != self.matching.after.test(&after.test) {
             let (severity, how) = asks(self.mail.meeting(one, other));
             let severity = if acts { severity } else { Severity::Info };
-            let text = format!("{name} {how}: {} instead of {}", after.test, before.test);
+            let text = match (before.test.to_string(), after.test.to_string()) {
+                (one, two) if one == two => {
+                    let what = "what it names, or what is not understood in it, is not the same";
+                    format!("{name} {how}: {what}")
+                }
+                (one, two) => format!("{name} {how}: {two} instead of {one}"),
+            };
             self.note((Kind::Condition, severity), text, origins.0, origins.1);
         }
         let names = (&self.matching.before, &self.matching.after);
