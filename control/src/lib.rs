@@ -13,6 +13,7 @@
 //! | [`config`] | `[drain]` and `[[maillog]]` |
 //! | [`check`] | what of them must be right before a drain depends on it |
 //! | [`maillog`] | what lines of mail logs say, free of dialect |
+//! | [`mirror`] | what a Postfix configuration sends where |
 //! | [`drain`] | is anything left inside a server: ledger, correlation, verdict, certificate; pure |
 //! | [`policy`] | two mail policies compared: files, snapshots, journal, reports |
 //! | [`watch`] | the task that reads journal and logs, and leads drains |
@@ -37,6 +38,7 @@ pub mod drain;
 pub mod fleet;
 pub mod logging;
 pub mod maillog;
+pub mod mirror;
 pub mod moment;
 pub mod policy;
 pub mod probes;

@@ -48,6 +48,8 @@ pub struct Criteria {
     pub routes: Vec<Route>,
     /// Where mail goes that no route matches.
     pub default: Destination,
+    /// What the routes do not tell and could send mail elsewhere.
+    pub doubts: Vec<Opaque>,
 }
 
 /// Some mail, and where it goes.
@@ -120,8 +122,8 @@ pub struct Mirror {
     pub unneeded: Vec<usize>,
     /// Routes that no mail comes to, since those before take it all.
     pub unreached: Vec<usize>,
-    /// Parts of the policy's import that belong to no chain and were not understood: they may protect
-    /// mail that leaves past the server.
+    /// Where mail leaves past the server: parts of the policy's import that belong to no chain and were
+    /// not understood, and so may protect it, and what the criteria do not tell.
     pub doubts: Vec<Opaque>,
     /// There was too much to explore: some mail was not looked at.
     pub too_large: bool,
@@ -262,7 +264,7 @@ impl<'a> Pair<'a> {
         let undecided = search.ending(&open).and(&outbound);
         let leaving = search.leaving();
         if !leaving.surely.or(&leaving.perhaps).is_false() {
-            search.mirror.doubts.clone_from(&self.set.opaque);
+            search.mirror.doubts = [&self.set.opaque[..], &self.criteria.doubts].concat();
         }
         let leaks = search.strays(&protected, &undecided, &leaving);
         search.mirror.leaks = leaks;

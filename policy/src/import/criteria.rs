@@ -67,7 +67,7 @@ pub(super) fn read(
     let routes = routes.collect();
     let default = destination(&mut import, root, "default", "a file of criteria");
     let default = default.unwrap_or(Destination::Unknown { why: String::new() });
-    import.reader.faults.or(Criteria { dictionaries, routes, default })
+    import.reader.faults.or(Criteria { dictionaries, routes, default, doubts: Vec::new() })
 }
 
 fn route(import: &mut Import<'_>, table: Table<'_>, number: usize) -> Option<Route> {

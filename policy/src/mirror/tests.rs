@@ -193,6 +193,19 @@ fn a_part_of_the_policy_that_was_not_understood_is_a_doubt_where_mail_leaves() {
     assert_eq!(look("default = \"elsewhere: mx\"").verdict, Verdict::Leaks);
 }
 
+#[test]
+fn what_the_criteria_do_not_tell_is_a_doubt_where_mail_leaves() {
+    let doubt = Opaque { text: "d".into(), what: "d".into() };
+    let look = |typed: &str| {
+        let (set, typed) = (policy(POLICY), criteria(typed));
+        let routes = Criteria { doubts: vec![doubt.clone()], ..typed };
+        mirror(&set, &routes, &Assumptions::default(), Scope::Outbound, Limits::default())
+    };
+    assert_eq!(look(COVERING).verdict, Verdict::Unknown);
+    assert_eq!(look(COVERING).doubts.len(), 1);
+    assert_eq!(look("default = \"gate\"").verdict, Verdict::Covers);
+}
+
 /// Goal: two systems that ask in the same words of what nobody understands need not mean the same.
 #[test]
 fn a_pattern_that_is_not_understood_is_not_shared_by_policy_and_criteria() {
