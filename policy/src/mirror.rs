@@ -52,6 +52,40 @@ pub struct Criteria {
     pub doubts: Vec<Opaque>,
 }
 
+impl Criteria {
+    /// Where a message goes; none where what is not understood, or not known of it, decides.
+    #[must_use]
+    pub fn destination(&self, sample: &Sample) -> Option<&Destination> {
+        let mut questions = Questions::default();
+        let routes = self.formulas(&mut questions);
+        let taken = taken(&routes, &Judge::new(&questions), sample)?;
+        Some(taken.map_or(&self.default, |route| &self.routes[route].to))
+    }
+
+    /// What each route asks, read as MTAs read it.
+    fn formulas(&self, questions: &mut Questions) -> Vec<Formula> {
+        let assumptions = Assumptions {
+            text_case: Case::Insensitive,
+            pattern: Extent::Part,
+            ..Assumptions::default()
+        };
+        let tests = Tests::new(&self.dictionaries, &assumptions, questions);
+        let mut tests = tests.asked_by("the MTA: ");
+        self.routes.iter().map(|route| tests.test(&route.test)).collect()
+    }
+}
+
+/// The route that takes a message, none for the default; nothing at all where what is not understood
+/// decides.
+fn taken(routes: &[Formula], judge: &Judge, sample: &Sample) -> Option<Option<usize>> {
+    for (place, formula) in routes.iter().enumerate() {
+        if judge.holds(formula, sample)? {
+            return Some(Some(place));
+        }
+    }
+    Some(None)
+}
+
 /// Some mail, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -240,14 +274,7 @@ impl<'a> Pair<'a> {
         let outbound = tests.word(Variable::Direction, "outbound");
         let ours = tests.managed(Variable::Recipient).unwrap_or(Formula::NEVER);
         let wrapped = Formula::Not(Box::new(tests.word(Variable::Encoding, "none")));
-        let as_mtas_read = Assumptions {
-            text_case: Case::Insensitive,
-            pattern: Extent::Part,
-            ..Assumptions::default()
-        };
-        let tests = Tests::new(&criteria.dictionaries, &as_mtas_read, &mut questions);
-        let mut tests = tests.asked_by("the MTA: ");
-        let routes = criteria.routes.iter().map(|route| tests.test(&route.test)).collect();
+        let routes = criteria.formulas(&mut questions);
         Self { set, criteria, questions, program, routes, outbound, ours, wrapped }
     }
 
@@ -293,16 +320,6 @@ impl<'a> Pair<'a> {
         }
         streams.push(Stream { route: None, to: &self.criteria.default, region: left });
         streams
-    }
-
-    /// The route that takes a message; none where what is not understood decides.
-    fn route(&self, judge: &Judge, sample: &Sample) -> Option<Option<usize>> {
-        for (place, formula) in self.routes.iter().enumerate() {
-            if judge.holds(formula, sample)? {
-                return Some(Some(place));
-            }
-        }
-        Some(None)
     }
 }
 
@@ -448,7 +465,7 @@ impl Search<'_> {
                 trace,
             },
         };
-        let judged = self.pair.route(&self.judge, &sample);
+        let judged = taken(&self.pair.routes, &self.judge, &sample);
         let (route, to, doubts) = (stream.route, stream.to.clone(), Vec::new());
         let agreed = judged.is_none_or(|judged| judged == route);
         let certainty = Certainty::Possible;

@@ -247,6 +247,21 @@ fn a_list_of_the_mta_is_not_the_list_of_the_policy() {
 }
 
 #[test]
+fn one_message_goes_where_its_route_says() {
+    let routes = criteria(COVERING);
+    let to = |recipient: &str, subject: Option<&str>| {
+        let mut sample = Sample::unknown().with_text(Variable::Recipient, recipient);
+        if let Some(subject) = subject {
+            sample = sample.with_text(Variable::Subject, subject);
+        }
+        routes.destination(&sample).cloned()
+    };
+    assert_eq!(to("a@partner.example", None), Some(Destination::Gate));
+    assert_eq!(to("a@b.example", None), None, "the subject is not known");
+    assert_eq!(to("a@b.example", Some("")), Some(Destination::Elsewhere { host: "mx".into() }));
+}
+
+#[test]
 fn inbound_mail_that_stays_encrypted_is_missed_and_does_not_leak() {
     let found = look(POLICY, COVERING, Scope::BothDirections);
     assert_eq!(found.verdict, Verdict::Covers);
