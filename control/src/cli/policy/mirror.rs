@@ -3,8 +3,9 @@
 //! Not here: the proof (`policy::mirror`).
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::ensure;
 use clap::Args;
 use policy::mirror::{Criteria, Mirror, Scope, Stray, Verdict, mirror};
 use policy::parity::Limits;
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use super::{Shelf, assumptions};
 use crate::cli::Exit;
+use crate::mirror::{Entrance, Finding, Folder, Gates, Reading, Severity, criteria_of};
 use crate::policy::comparison::{Shows, shows};
 use crate::policy::source::criteria;
 use crate::render::{Out, clean};
@@ -22,8 +24,14 @@ pub(super) struct Wish {
     /// The policy
     policy: String,
     /// Which mail the MTA sends to the server, typed (docs/PARITY.md has the form)
-    #[arg(long, value_name = "FILE")]
-    criteria: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "postfix")]
+    criteria: Option<PathBuf>,
+    /// The folder of a Postfix configuration (/etc/postfix) to read it from; gates are those of --config, and of --gate
+    #[arg(long, value_name = "FOLDER", conflicts_with = "criteria")]
+    postfix: Option<PathBuf>,
+    /// An address of a gate as Postfix writes it, HOST:PORT
+    #[arg(long = "gate", value_name = "HOST:PORT")]
+    gates: Vec<String>,
     /// Look too for mail that the policy would decrypt and that does not reach the server
     #[arg(long)]
     inbound: bool,
@@ -38,6 +46,17 @@ pub(super) struct Wish {
 /// What was found, in words.
 #[derive(Debug, Serialize)]
 struct Found {
+    verdict: &'static str,
+    /// Each way into the MTA by itself.
+    entrances: Vec<Entered>,
+    /// What else there is to say of the MTA's configuration.
+    findings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entered {
+    /// Services of master.cf; empty for typed criteria.
+    by: String,
     verdict: &'static str,
     leaks: Vec<Strays>,
     missed: Vec<Strays>,
@@ -56,14 +75,31 @@ struct Strays {
     message: Shows,
 }
 
+/// Ways into an MTA, and what was noticed of it.
+struct Read {
+    entrances: Vec<(String, Criteria)>,
+    findings: Vec<Finding>,
+}
+
 pub(super) async fn run(shelf: &Shelf<'_>, wish: Wish, out: &mut Out) -> anyhow::Result<Exit> {
     let set = shelf.set(&wish.policy, wish.mapping.as_deref()).await?;
-    let criteria = criteria(&wish.criteria)?;
+    let Read { entrances, findings } = read(shelf, &wish)?;
     let scope = if wish.inbound { Scope::BothDirections } else { Scope::Outbound };
     let assumptions = assumptions(&wish.assume)?;
-    let found = mirror(&set, &criteria, &assumptions, scope, Limits::default());
-    let verdict = found.verdict;
-    out.document(&in_words(&found, &criteria), text)?;
+    // A fallback past the gate is a leak, whatever mail takes it; what could not be read leaves a doubt.
+    let mut verdict = match findings.iter().map(|finding| finding.severity).max() {
+        Some(Severity::Leak) => Verdict::Leaks,
+        Some(Severity::Error) => Verdict::Unknown,
+        _ => Verdict::Covers,
+    };
+    let mut all = Vec::new();
+    for (by, criteria) in &entrances {
+        let found = mirror(&set, criteria, &assumptions, scope, Limits::default());
+        verdict = verdict.max(found.verdict);
+        all.push(in_words(by, &found, criteria));
+    }
+    let findings = findings.iter().map(ToString::to_string).collect();
+    out.document(&Found { verdict: word(verdict), entrances: all, findings }, text)?;
     Ok(match verdict {
         Verdict::Covers => Exit::Yes,
         Verdict::Leaks => Exit::No,
@@ -71,15 +107,37 @@ pub(super) async fn run(shelf: &Shelf<'_>, wish: Wish, out: &mut Out) -> anyhow:
     })
 }
 
-fn in_words(found: &Mirror, criteria: &Criteria) -> Found {
+fn read(shelf: &Shelf<'_>, wish: &Wish) -> anyhow::Result<Read> {
+    if let Some(file) = &wish.criteria {
+        let entrances = vec![(String::new(), criteria(file)?)];
+        return Ok(Read { entrances, findings: Vec::new() });
+    }
+    let folder = wish.postfix.as_deref().unwrap_or_else(|| Path::new("/etc/postfix"));
+    let mut gates = shelf.global.file()?.as_ref().map(Gates::of).unwrap_or_default();
+    gates.names.extend(wish.gates.iter().cloned());
+    ensure!(
+        !gates.forward.is_empty() || !gates.names.is_empty(),
+        "nobody says where the gates listen: use --config, or --gate HOST:PORT"
+    );
+    let Reading { entrances, findings } = criteria_of(&Folder::new(folder), &gates)?;
+    let entrance = |entrance: Entrance| (entrance.services.join(", "), entrance.criteria);
+    Ok(Read { entrances: entrances.into_iter().map(entrance).collect(), findings })
+}
+
+const fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Covers => "COVERS",
+        Verdict::Leaks => "LEAKS",
+        Verdict::Unknown => "UNKNOWN",
+    }
+}
+
+fn in_words(by: &str, found: &Mirror, criteria: &Criteria) -> Entered {
     let route = |place: &usize| criteria.routes.get(*place).map(|one| one.words.clone());
     let strays = |all: &[Stray]| all.iter().map(|one| stray(one, criteria)).collect();
-    Found {
-        verdict: match found.verdict {
-            Verdict::Covers => "COVERS",
-            Verdict::Leaks => "LEAKS",
-            Verdict::Unknown => "UNKNOWN",
-        },
+    Entered {
+        by: by.to_owned(),
+        verdict: word(found.verdict),
         leaks: strays(&found.leaks),
         missed: strays(&found.missed),
         more: found.more,
@@ -102,6 +160,21 @@ fn stray(stray: &Stray, criteria: &Criteria) -> Strays {
 
 fn text(found: &Found) -> String {
     let mut text = format!("{}\n", found.verdict);
+    for finding in &found.findings {
+        writeln!(text, "  {}", clean(finding)).ok();
+    }
+    for entered in &found.entrances {
+        if !entered.by.is_empty() {
+            writeln!(text, "\nMail that comes in by {}: {}", clean(&entered.by), entered.verdict)
+                .ok();
+        }
+        text.push_str(&entered_text(entered));
+    }
+    text
+}
+
+fn entered_text(found: &Entered) -> String {
+    let mut text = String::new();
     for (title, all) in [("leak", &found.leaks), ("missed", &found.missed)] {
         for (number, one) in (1..).zip(all) {
             writeln!(text, "\n{title} {number}. {}", clean(&one.what)).ok();
