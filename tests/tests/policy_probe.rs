@@ -156,6 +156,106 @@ fn what_comes_out_in_clear_is_told_as_clear_and_a_forged_token_is_not_kept() {
     assert_eq!(stage.seen(&Wanted::default()).seen.len(), 2, "without a token: each");
 }
 
+/// Everything is to be encrypted, and what has no key is not sent.
+const STRICT: &str = r#"
+[globals]
+learn_mode = false
+unmanaged_domains = "bounce"
+managed_domains = ["example.test"]
+
+[[chain]]
+name = "Default"
+
+[[chain.rule]]
+name = "Secure"
+conditions = [ { subject = "message subject", contains = "[secure]" } ]
+actions = [ { action = "send (encrypted/signed)", sign = false, key_not_found = "bounce" } ]
+
+[[chain.rule]]
+name = "Rest"
+actions = [ { action = "send (encrypted/signed)", sign = false, key_not_found = "bounce" } ]
+
+[[chain]]
+name = "Exception"
+
+[[chain.rule]]
+name = "Bounce"
+actions = [ { action = "bounce" } ]
+"#;
+
+impl Stage {
+    /// Sends a probe for every rule of the policy by the command line: its exit code, and the record.
+    fn probe_policy(&self, name: &str) -> (i32, String) {
+        let folder = self.lockgate.data();
+        let (policy, record) = (folder.join("strict.toml"), folder.join(name));
+        std::fs::write(&policy, STRICT).unwrap();
+        let (policy, record) = (policy.to_str().unwrap(), record.to_str().unwrap());
+        let answer = self.lockgate.cli(&[
+            "policy",
+            "probe",
+            "send",
+            policy,
+            "--gate",
+            "outbound",
+            "--to",
+            "partner@x.test",
+            "--from",
+            "lockgate@example.test",
+            "--record",
+            record,
+            "--wait",
+            "60s",
+        ]);
+        (answer.code, record.to_owned())
+    }
+}
+
+/// Goal: a server that protects mail before and not after the upgrade is found out by the same probes.
+/// Method: the command line through a real server that encrypts, then through the stand-in that does not.
+#[test]
+fn probes_of_a_policy_are_good_before_and_a_leak_where_the_new_server_sends_in_clear() {
+    let mta = Sink::start("mta.test");
+    let back = Stage::back(&mta);
+    let server = Encrypting::relaying("keys.test", back.listen());
+    let before = Stage::new(mta, back, server.address());
+    before.lockgate.hold("outbound");
+    let (code, good) = before.probe_policy("before.json");
+    assert_eq!(code, 0, "{}", std::fs::read_to_string(&good).unwrap());
+
+    let mta = Sink::start("mta.test");
+    let back = Stage::back(&mta);
+    let runtime = Runtime::new().unwrap();
+    let listen = ([127, 0, 0, 1], 0).into();
+    let options =
+        Options::new("sems1.test", "10.5", vec![Route { listen, next_hop: back.listen() }]);
+    let clear = runtime.block_on(Server::start(options)).unwrap();
+    let after = Stage::new(mta, back, clear.addresses()[0]);
+    let (code, leaky) = after.probe_policy("after.json");
+    assert_eq!(code, 2, "{}", std::fs::read_to_string(&leaky).unwrap());
+
+    let compare =
+        |one: &str, two: &str| before.lockgate.cli(&["policy", "probe", "compare", one, two]);
+    let same = compare(&good, &good);
+    assert_eq!(same.code, 0, "{}", same.out);
+    let found = compare(&good, &leaky);
+    assert_eq!(found.code, 2);
+    assert!(found.out.contains("LEAK") && found.out.contains("Default / Secure"), "{}", found.out);
+
+    // What the mailbox got says the same, handed in as a file.
+    let got = after.mta.taken().remove(0);
+    let file = after.lockgate.data().join("got.eml");
+    std::fs::write(&file, got.data_without_trace()).unwrap();
+    let answer = after.lockgate.cli(&[
+        "policy",
+        "probe",
+        "collect",
+        "--record",
+        &leaky,
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!(answer.code, 2, "{}", answer.out);
+}
+
 #[test]
 fn a_message_that_could_smuggle_or_forge_is_refused_and_nothing_is_sent() {
     let sink = Sink::start("sink.test");

@@ -14,6 +14,7 @@ use policy::protection::{Form, Known, see};
 use serde::{Deserialize, Serialize};
 
 use crate::probes::Found;
+use crate::render::word;
 
 /// Probes that were sent, and what came of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,7 +213,7 @@ impl SeenAs {
         (seen.form != Form::DeliveryReport).then(|| Self {
             at: at.to_owned(),
             header_only: false,
-            form: seen.form.as_str().to_owned(),
+            form: word(&seen.form),
             protection: seen.protection.as_str().to_owned(),
             clear: seen.protection == Protection::Clear,
             confidential: seen.protection.is_confidential(),
