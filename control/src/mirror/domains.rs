@@ -24,6 +24,12 @@ use super::{Finding, Severity};
 /// Files within files of a list.
 const FILES_DEEP_MAX: usize = 8;
 
+/// Times that a list goes from names to exclusions and back: tests within tests.
+const GROUPS_MAX: usize = 100;
+
+/// Files that are read for one list.
+const FILES_MAX: u32 = 100;
+
 /// Reads lists of domains.
 pub(super) struct Domains<'a, 'b> {
     pub(super) scope: Scope<'a>,
@@ -32,10 +38,53 @@ pub(super) struct Domains<'a, 'b> {
     pub(super) findings: &'a mut Vec<Finding>,
 }
 
-/// An item of a list, and whether it excludes.
-struct Item {
-    test: Test,
-    excludes: bool,
+/// A list as it is read.
+struct List {
+    with_subdomains: bool,
+    origin: Origin,
+    /// Files that were read for it.
+    files: u32,
+    /// The first group in which one holds decides.
+    groups: Vec<(Sense, Vec<Test>)>,
+}
+
+impl List {
+    fn push(&mut self, sense: Sense, test: Test) {
+        match self.groups.last_mut() {
+            Some((last, tests)) if *last == sense => tests.push(test),
+            _ => self.groups.push((sense, vec![test])),
+        }
+    }
+
+    /// Does a domain match the list?
+    fn test(self, parameter: &str) -> Test {
+        if self.groups.len() > GROUPS_MAX {
+            return opaque(format!("recipient domain is in {parameter}, which excludes too much"));
+        }
+        self.groups.into_iter().rev().fold(ask::NEVER, |rest, (sense, mut tests)| match sense {
+            Sense::Excludes => all(vec![none(tests), rest]),
+            Sense::Includes => {
+                tests.push(rest);
+                any(tests)
+            }
+        })
+    }
+}
+
+/// What a match means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sense {
+    Includes,
+    Excludes,
+}
+
+impl Sense {
+    const fn other(self) -> Self {
+        match self {
+            Self::Includes => Self::Excludes,
+            Self::Excludes => Self::Includes,
+        }
+    }
 }
 
 impl Domains<'_, '_> {
@@ -46,12 +95,9 @@ impl Domains<'_, '_> {
             Ok(value) => value.text,
             Err(_) => self.known_items(parameter),
         };
-        let mut items = Vec::new();
-        self.items(&text, with_subdomains, &origin, 0, &mut items);
-        items.into_iter().rev().fold(ask::NEVER, |rest, item| match item.excludes {
-            true => all(vec![none(vec![item.test]), rest]),
-            false => any(vec![item.test, rest]),
-        })
+        let mut list = List { with_subdomains, origin, files: 0, groups: Vec::new() };
+        self.items(&text, Sense::Includes, &mut list, 0);
+        list.test(parameter)
     }
 
     /// The items of a list that are known, where one is not.
@@ -76,68 +122,63 @@ impl Domains<'_, '_> {
         });
     }
 
-    fn items(
-        &mut self,
-        text: &str,
-        with_subdomains: bool,
-        origin: &Origin,
-        depth: usize,
-        items: &mut Vec<Item>,
-    ) {
+    fn items(&mut self, text: &str, around: Sense, list: &mut List, depth: usize) {
         let mut names: Vec<(Form, String)> = Vec::new();
         for part in parts(text) {
-            let (excludes, part) = match part.strip_prefix('!') {
-                Some(part) => (true, part),
-                None => (false, part),
+            let (sense, part) = match part.strip_prefix('!') {
+                Some(part) => (around.other(), part),
+                None => (around, part),
             };
-            let plain = !part.starts_with('/') && !is_table(part);
-            if plain && !excludes {
-                names.extend(forms(part, with_subdomains));
+            if sense == around && !part.starts_with('/') && !is_table(part) {
+                names.extend(forms(part, list.with_subdomains));
                 continue;
             }
-            let before = self.lists.one_of(domain(), std::mem::take(&mut names), origin);
-            items.push(Item { test: before, excludes: false });
-            let test = match (plain, part.starts_with('/')) {
-                (true, _) => self.lists.one_of(domain(), forms(part, with_subdomains), origin),
-                (false, true) => self.file(part, with_subdomains, origin, depth),
-                (false, false) => self.table(part, with_subdomains, origin),
-            };
-            items.push(Item { test, excludes });
+            self.names(std::mem::take(&mut names), around, list);
+            if part.starts_with('/') {
+                self.file(part, sense, list, depth);
+            } else if is_table(part) {
+                let test = self.table(part, list);
+                list.push(sense, test);
+            } else {
+                self.names(forms(part, list.with_subdomains), sense, list);
+            }
         }
-        let test = self.lists.one_of(domain(), names, origin);
-        items.push(Item { test, excludes: false });
+        self.names(names, around, list);
     }
 
-    /// The items of a file, each line as if it stood in the list.
-    fn file(&mut self, path: &str, with_subdomains: bool, origin: &Origin, depth: usize) -> Test {
-        if depth == FILES_DEEP_MAX {
-            return opaque(format!(
-                "recipient domain is in {path}, which is too deep in other files"
-            ));
+    fn names(&mut self, names: Vec<(Form, String)>, sense: Sense, list: &mut List) {
+        let test = self.lists.one_of(domain(), names, &list.origin);
+        list.push(sense, test);
+    }
+
+    /// The items of a file, as if they stood in the list.
+    fn file(&mut self, path: &str, sense: Sense, list: &mut List, depth: usize) {
+        let unread = |why: &str| opaque(format!("recipient domain is in {path} ({why})"));
+        list.files += 1;
+        if depth == FILES_DEEP_MAX || list.files > FILES_MAX {
+            return list.push(sense, unread("it stands too deep in other files"));
         }
-        let text = match self.tables.files.text(Path::new(path)) {
-            Ok(text) => text,
+        match self.tables.files.text(Path::new(path)) {
+            Ok(text) => {
+                let lines = lines::logical(&text, path).into_iter().map(|line| line.text);
+                let text = lines.collect::<Vec<_>>().join(" ");
+                self.items(&text, sense, list, depth + 1);
+            }
             Err(error) => {
+                list.push(sense, unread("it cannot be read"));
                 self.findings.push(Finding {
                     severity: Severity::Error,
                     words: error.to_string(),
-                    origin: origin.clone(),
+                    origin: list.origin.clone(),
                     mend: "give the file".to_owned(),
                 });
-                return opaque(format!("recipient domain is in {path} (it cannot be read)"));
             }
-        };
-        let lines: Vec<String> =
-            lines::logical(&text, path).into_iter().map(|line| line.text).collect();
-        let mut items = Vec::new();
-        let whole = Origin::of(path);
-        self.items(&lines.join(" "), with_subdomains, &whole, depth + 1, &mut items);
-        let tests = items.into_iter().filter(|item| !item.excludes).map(|item| item.test);
-        any(tests.collect())
+        }
     }
 
     /// Is the domain a key of a table?
-    fn table(&mut self, name: &str, with_subdomains: bool, origin: &Origin) -> Test {
+    fn table(&mut self, name: &str, list: &List) -> Test {
+        let (with_subdomains, origin) = (list.with_subdomains, &list.origin);
         let table = self.tables.read(name, origin);
         match table.content {
             Content::Keys(entries) => {

@@ -172,7 +172,7 @@ pub fn criteria_of(files: &dyn Files, gates: &Gates) -> Result<Reading, ReadErro
     let (services, strays) = services::read(&files.text(Path::new("master.cf"))?, "master.cf");
     let default_type = Scope { main: &main, service: None }.value("default_database_type");
     let default_type = default_type.map_or_else(|_| "hash".to_owned(), |value| value.text);
-    let tables = Tables { files, default_type, findings: Vec::new() };
+    let tables = Tables { files, default_type, findings: Vec::new(), doubts: Vec::new() };
     let ways = Ways { main: &main, services: &services, gates, findings: Vec::new() };
     let mut reader = Reader { main: &main, services: &services, gates, tables, ways };
     for stray in main_strays.iter().chain(&strays).take(STRAYS_MAX) {
@@ -243,10 +243,11 @@ impl<'a> Reader<'a> {
         routes.extend(self.proxy_filter(scope));
         routes.extend(self.before_routing(scope, service, &mut lists, &mut doubts));
         routes.extend(self.content_filter(scope));
-        routes.extend(self.routed(scope, &mut lists));
+        routes.extend(self.routed(&mut lists));
         if routes.len() > ROUTES_MAX {
             return Err(ReadError::Large { service: service.name.clone() });
         }
+        doubts.extend(self.tables.doubts.iter().map(|words| doubt(words)));
         let default = Destination::Unknown { why: "no route is left".to_owned() };
         Ok(Criteria { dictionaries: lists.dictionaries, routes, default, doubts })
     }
@@ -255,6 +256,12 @@ impl<'a> Reader<'a> {
     fn scope_of(&self, scope: Scope<'a>, parameter: &str) -> Scope<'a> {
         let name = scope.value(parameter).map(|value| value.text).unwrap_or_default();
         let service = self.services.iter().find(|one| one.name == name && one.kind != "inet");
+        Scope { main: self.main, service: service.map(|service| &service.settings) }
+    }
+
+    /// What the queue manager sees, whatever service the mail came by.
+    fn queue_manager(&self) -> Scope<'a> {
+        let service = self.services.iter().find(|one| one.command == "qmgr");
         Scope { main: self.main, service: service.map(|service| &service.settings) }
     }
 
@@ -283,7 +290,7 @@ impl<'a> Reader<'a> {
         doubts: &mut Vec<Opaque>,
     ) -> Vec<Route> {
         let checks = self.checks(scope);
-        let checks = self.plain(scope, checks, doubts);
+        let checks = self.plain(checks, doubts);
         let mut restrictions = Vec::new();
         if service.command == "smtpd" {
             restrictions = Restrictions { scope, tables: &mut self.tables, lists }.acted();
@@ -295,8 +302,29 @@ impl<'a> Reader<'a> {
                  several the last counts",
             ));
         }
+        let helps = |one: &Acted| matches!(one.act, Act::Filter(_) | Act::Refuse);
+        if restrictions.iter().any(helps) && self.rewrites() {
+            doubts.push(doubt(
+                "restrictions see addresses as the client wrote them, before aliases and canonical \
+                 maps rewrite them",
+            ));
+        }
         let acted = checks::in_order(checks, restrictions);
-        acted.into_iter().map(|one| self.act(scope, one)).collect()
+        acted.into_iter().map(|one| self.act(one)).collect()
+    }
+
+    /// Are addresses rewritten when a message is queued?
+    fn rewrites(&self) -> bool {
+        let scope = Scope { main: self.main, service: None };
+        let parameters = [
+            "virtual_alias_maps",
+            "canonical_maps",
+            "recipient_canonical_maps",
+            "sender_canonical_maps",
+            "masquerade_domains",
+        ];
+        let is_empty = |name| scope.value(name).is_ok_and(|value| value.text.is_empty());
+        !parameters.into_iter().all(is_empty)
     }
 
     fn checks(&mut self, scope: Scope<'a>) -> Vec<Acted> {
@@ -337,17 +365,12 @@ impl<'a> Reader<'a> {
     /// Checks see fields as they are written, and patterns do not meet what is written in encoded words
     /// (RFC 2047): they may fail to refuse mail, or to send it to the gate; and they may send
     /// elsewhere what they meet by chance.
-    fn plain(
-        &mut self,
-        scope: Scope<'_>,
-        mut checks: Vec<Acted>,
-        doubts: &mut Vec<Opaque>,
-    ) -> Vec<Acted> {
+    fn plain(&mut self, mut checks: Vec<Acted>, doubts: &mut Vec<Opaque>) -> Vec<Acted> {
         const PLAIN: &str = "the field is not written in encoded words (RFC 2047)";
         for one in &mut checks {
             let helps = match &one.act {
                 Act::Refuse => true,
-                Act::Filter(way) => self.filter(scope, way, &one.origin) == Destination::Gate,
+                Act::Filter(way) => self.filter(way, &one.origin) == Destination::Gate,
                 Act::Redirect(_) | Act::Unknown(_) => continue,
             };
             if helps {
@@ -360,14 +383,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Where mail goes to which something happened.
-    fn act(&mut self, scope: Scope<'_>, acted: Acted) -> Route {
+    fn act(&mut self, acted: Acted) -> Route {
         let Acted { test, act, origin, words } = acted;
         let to = match act {
             Act::Refuse => Destination::Nowhere,
             Act::Redirect(to) => {
                 Destination::Unknown { why: format!("it is redirected to {to}, whoever that is") }
             }
-            Act::Filter(way) => self.filter(scope, &way, &origin),
+            Act::Filter(way) => self.filter(&way, &origin),
             Act::Unknown(why) => Destination::Unknown { why },
         };
         Route { test, to, origin, words }
@@ -382,19 +405,25 @@ impl<'a> Reader<'a> {
         let origin = scope.origin(NAME);
         let (to, words) = match value {
             Ok(Value { text, .. }) => {
-                (self.filter(scope, &text, &origin), format!("{NAME} = {text}"))
+                let to = self.filter(&text, &origin);
+                if to == Destination::Gate {
+                    let words = "what local(8) forwards (aliases, .forward) and what Postfix writes \
+                                 itself passes no content_filter: it goes by its addresses";
+                    let mend = "let relayhost or transport_maps lead to the gate, too";
+                    self.note(Severity::Warning, words.to_owned(), &origin, mend);
+                }
+                (to, format!("{NAME} = {text}"))
             }
             Err(unclear) => (not_known(NAME, &unclear), NAME.to_owned()),
         };
         Some(Route { test: Test::ALWAYS, to, origin, words })
     }
 
-    /// Where a filter leads. The queue manager resolves it, whatever service the mail came by.
-    fn filter(&mut self, scope: Scope<'_>, way: &str, origin: &Origin) -> Destination {
+    /// Where a filter leads.
+    fn filter(&mut self, way: &str, origin: &Origin) -> Destination {
         let mut way = Way::parse(way);
         if way.next_hop.is_empty() {
-            let main = Scope { service: None, ..scope };
-            match main.value("default_filter_nexthop") {
+            match self.queue_manager().value("default_filter_nexthop") {
                 Ok(value) => way.next_hop = value.text,
                 Err(unclear) => return not_known("default_filter_nexthop", &unclear),
             }
@@ -403,8 +432,8 @@ impl<'a> Reader<'a> {
     }
 
     /// What becomes of mail that is routed by its addresses.
-    fn routed(&mut self, scope: Scope<'a>, lists: &mut Lists) -> Vec<Route> {
-        let scope = self.scope_of(scope, "rewrite_service_name");
+    fn routed(&mut self, lists: &mut Lists) -> Vec<Route> {
+        let scope = self.scope_of(self.queue_manager(), "rewrite_service_name");
         let (tables, findings) = (&mut self.tables, &mut Vec::new());
         let choices = Routing { scope, tables, lists, findings: &mut *findings }.choices();
         self.ways.findings.append(findings);

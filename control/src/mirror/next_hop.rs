@@ -86,7 +86,7 @@ impl Ways<'_> {
         way: &Way,
         origin: &Origin,
     ) -> Result<Destination, Unclear> {
-        let lmtp = service.command == "lmtp" || service.name == "lmtp";
+        let lmtp = service.command == "lmtp";
         if lmtp && way.next_hop.starts_with("unix:") {
             return Ok(Destination::Here);
         }

@@ -23,7 +23,7 @@ const VALUE_OCTETS_MAX: usize = 1 << 20;
 
 /// Parameters that matter here, with what they are where nobody says (postconf -d, Postfix 3.9).
 /// `myhostname` is not among them: it is the host's.
-const DEFAULTS: [(&str, &str); 65] = [
+const DEFAULTS: [(&str, &str); 67] = [
     ("body_checks", ""),
     ("canonical_maps", ""),
     ("cleanup_service_name", "cleanup"),
@@ -45,6 +45,7 @@ const DEFAULTS: [(&str, &str); 65] = [
     ("lmtp_tcp_port", "24"),
     ("local_transport", "local:$myhostname"),
     ("luser_relay", ""),
+    ("masquerade_domains", ""),
     ("mailbox_transport", ""),
     ("mailbox_transport_maps", ""),
     ("mime_header_checks", "$header_checks"),
@@ -68,6 +69,7 @@ const DEFAULTS: [(&str, &str); 65] = [
     ("relay_transport", "relay"),
     ("relayhost", ""),
     ("rewrite_service_name", "rewrite"),
+    ("sender_canonical_maps", ""),
     ("sender_dependent_default_transport_maps", ""),
     ("sender_dependent_relayhost_maps", ""),
     ("service_name", ""),

@@ -80,18 +80,24 @@ impl Restrictions<'_, '_> {
     }
 
     fn list(&mut self, list: &str, text: &str, origin: &Origin, acted: &mut Vec<Acted>) {
-        let mut reached = Reached::Surely;
-        let mut words = parts(text).into_iter();
+        // Of several recipients, these two lists see none.
+        let many = matches!(list, "smtpd_data_restrictions" | "smtpd_end_of_data_restrictions");
+        let mut reached = if many { Reached::Perhaps } else { Reached::Surely };
+        let (mut words, mut only_warns) = (parts(text).into_iter(), false);
         while let Some(word) = words.next() {
             let word = in_braces(word).unwrap_or(word).to_ascii_lowercase();
             match word.as_str() {
-                "reject" | "defer" => return,
+                "reject" | "defer" if !only_warns => return,
                 "check_recipient_access" | "check_sender_access" => {
                     let Some(table) = words.next() else { return };
                     let table = argument(table);
-                    let name = format!("{list}, {word}");
+                    let (name, before) = (format!("{list}, {word}"), acted.len());
                     if self.table(&word, table, &name, (reached, origin), acted) == Ends::Perhaps {
                         reached = Reached::Perhaps;
+                    }
+                    if only_warns {
+                        let kept = acted.split_off(before).into_iter();
+                        acted.extend(kept.filter(|one| one.act != Act::Refuse));
                     }
                 }
                 "check_policy_service" => {
@@ -114,6 +120,7 @@ impl Restrictions<'_, '_> {
                 // What else there is refuses or does nothing.
                 _ => {}
             }
+            only_warns = word == "warn_if_reject";
         }
     }
 

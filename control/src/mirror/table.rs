@@ -1,6 +1,7 @@
 //! Lookup tables: what `type:name` stands for, read from its text.
 //!
-//! Indexed tables are read from the text that postmap(1) makes them of. A table that is not read here
+//! Indexed tables are read from the text that postmap(1) makes them of; where the index is older, what
+//! was read is doubtful. A table that is not read here
 //! (LDAP, SQL, a server) is kept with its reason: nobody knows what it answers.
 //!
 //! Not here: which keys are looked up in which order (`lookup`).
@@ -53,6 +54,8 @@ pub(super) struct Tables<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) default_type: String,
     pub(super) findings: Vec<Finding>,
+    /// Tables whose text may not be what Postfix reads.
+    pub(super) doubts: Vec<String>,
 }
 
 impl Tables<'_> {
@@ -136,6 +139,9 @@ impl Tables<'_> {
             (Some(_), None) => format!("{compiled} is not there, and Postfix reads that"),
             _ => return,
         };
+        if !self.doubts.contains(&words) {
+            self.doubts.push(words.clone());
+        }
         self.findings.push(Finding {
             severity: Severity::Warning,
             words,

@@ -339,6 +339,21 @@ fn a_compiled_table_that_is_older_than_its_text_is_named() {
 }
 
 #[test]
+fn what_was_read_of_an_older_index_is_never_called_covered() {
+    let senders = "sender_dependent_relayhost_maps = hash:/s\n";
+    let files = Memory::of(&format!("{senders}relayhost = [other]\n"))
+        .with("/s", "@example.com [10.0.0.5]:2525\n")
+        .written("/s.db", "", 10);
+    assert_eq!(verdict(&files), Verdict::Covers, "all managed senders go to the gate");
+    let files = files.written("/s", "@example.com [10.0.0.5]:2525\n", 20);
+    assert_eq!(verdict(&files), Verdict::Unknown, "Postfix reads the index");
+    let files = Memory::of(&format!("{senders}{GATE}"))
+        .written("/s", "@example.com [10.0.0.5]:2525\n", 20)
+        .written("/s.db", "", 10);
+    assert_eq!(verdict(&files), Verdict::Covers, "where nothing leaves, nothing is doubted");
+}
+
+#[test]
 fn addresses_with_an_extension_are_doubtful_where_keys_are_found_without_it() {
     let main = format!("{GATE}{MAPS}recipient_delimiter = +\n");
     let files = Memory::of(&main).with(TRANSPORT, "a@x.example smtp:[10.0.0.5]:2525\n");
@@ -566,6 +581,57 @@ fn the_more_precise_key_of_an_access_table_decides() {
         let Some(Fact::Text(sender)) = leak.sample.fact(&Variable::Sender) else { panic!() };
         assert_eq!(sender, "boss@example.com");
     }
+}
+
+/// Goal: what does not refuse hides nothing.
+#[test]
+fn a_table_that_only_warns_or_sees_no_recipient_refuses_nothing() {
+    let lists = [
+        "smtpd_recipient_restrictions = warn_if_reject check_recipient_access texthash:/a",
+        "smtpd_recipient_restrictions = warn_if_reject reject, permit",
+    ];
+    for list in lists {
+        let files = Memory::of(&format!("relayhost = [other]\n{list}\n"));
+        let found = look(&files.with("/a", "partner.example REJECT\n.partner.example REJECT\n"));
+        assert_eq!(found.leaks.len(), 2, "{list}: {:?}", words(&found));
+    }
+    let list = "smtpd_data_restrictions = check_recipient_access texthash:/a\n";
+    let files = Memory::of(&format!("relayhost = [other]\n{list}"));
+    let found = look(&files.with("/a", "partner.example REJECT\n"));
+    let signed = |leak: &&Leak| leak.policy.fate.outcome.to_string().contains("signed");
+    assert_eq!(found.leaks.iter().filter(signed).count(), 1, "perhaps: {:?}", words(&found));
+}
+
+#[test]
+fn restrictions_see_addresses_before_they_are_rewritten() {
+    let main = "smtpd_recipient_restrictions = check_recipient_access static:{FILTER smtp:[10.0.0.5]:2525}\n\
+                relayhost = [other]\n";
+    let table = "example.com FILTER smtp:[10.0.0.5]:2525\n";
+    assert_eq!(verdict(&Memory::of(main)), Verdict::Covers);
+    let main = "smtpd_sender_restrictions = check_sender_access texthash:/a\nrelayhost = [other]\n";
+    assert_eq!(verdict(&Memory::of(main).with("/a", table)), Verdict::Covers);
+    let main = format!("{main}canonical_maps = texthash:/c\n");
+    assert_eq!(verdict(&Memory::of(&main).with("/a", table)), Verdict::Unknown);
+}
+
+#[test]
+fn a_list_of_domains_may_stand_in_files_and_exclude() {
+    let main =
+        format!("mydestination = !/no, /yes, z.example\n{GATE}smtp_fallback_relay = [other]\n");
+    let files = |no: &str, yes: &str| Memory::of(&main).with("/no", no).with("/yes", yes);
+    let signed = |files: &Memory| {
+        let found = look(files);
+        let signed = |leak: &&Leak| leak.policy.fate.outcome.to_string().contains("signed");
+        found.leaks.iter().filter(signed).count()
+    };
+    let partners = "partner.example\n# below\n.partner.example\n";
+    assert_eq!(signed(&files("x.example", partners)), 0);
+    assert_eq!(signed(&files("partner.example", partners)), 1);
+    assert_eq!(signed(&files("x.example", &format!("!partner.example {partners}"))), 1);
+    assert_eq!(signed(&files("!partner.example", ".partner.example")), 0, "twice excluded");
+    let errors = findings(&Memory::of(&main), Severity::Error);
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert_eq!(verdict(&files("/no", &"/yes ".repeat(1000))), Verdict::Unknown, "circles end");
 }
 
 #[test]
