@@ -425,6 +425,11 @@ fn clocks_are_read_in_listed_files_only() {
             "control/src/cli/policy/diff.rs Timestamp::now",
             "when a page was made, since when to look",
         ),
+        (
+            "control/src/cli/policy/probe.rs Instant::now",
+            "deadline of the wait for what comes back",
+        ),
+        ("control/src/cli/policy/probe.rs Timestamp::now", "when probes were sent"),
         ("control/src/cli/offline.rs Timestamp::now", "ages of held messages"),
         ("control/src/cli/release.rs Instant::now", "deadline of --wait"),
         ("control/src/cli/status.rs Timestamp::now", "since when a member was seen"),

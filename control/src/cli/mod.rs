@@ -211,6 +211,7 @@ where
 /// Carries out one command line.
 pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
     let Cli { global, verb } = cli;
+    let judges = matches!(verb, Verb::Policy(_));
     let done = match verb {
         Verb::Init => serve::init(&global, out),
         Verb::Serve => serve::serve(&global, out).await,
@@ -250,6 +251,8 @@ pub async fn run(cli: Cli, out: &mut Out) -> anyhow::Result<Exit> {
         }
     };
     match done.and_then(|exit| out.flush().map(|()| exit).map_err(Into::into)) {
+        // A verdict that was cut off is none: 0 would say that policies are equal.
+        Err(error) if judges && is_closed_pipe(&error) => Ok(Exit::Error),
         // Whoever read our answer has seen enough (`lockgate held list | head`).
         Err(error) if is_closed_pipe(&error) => Ok(Exit::Yes),
         done => done,

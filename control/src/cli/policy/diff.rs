@@ -45,8 +45,8 @@ pub(super) struct Diff {
     #[arg(long)]
     no_hinges: bool,
     /// Classes of differing mail that are shown
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    limit: u16,
     /// Write a page for the change ticket
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub(super) struct Diff {
 pub(super) async fn run(shelf: &Shelf<'_>, diff: Diff, out: &mut Out) -> anyhow::Result<Exit> {
     let options = Options {
         assumptions: assumptions(&diff.assume)?,
-        limits: Limits { divergences: diff.limit, ..Limits::default() },
+        limits: Limits { divergences: usize::from(diff.limit), ..Limits::default() },
         hinges: !diff.no_hinges,
     };
     let mapping_after = diff.mapping_after.as_deref().or(diff.mapping.as_deref());

@@ -99,8 +99,10 @@ pub(super) async fn run(shelf: &Shelf<'_>, wish: Wish, out: &mut Out) -> anyhow:
         all.push(in_words(by, &found, criteria));
     }
     let findings = findings.iter().map(ToString::to_string).collect();
+    let missed = all.iter().any(|entered: &Entered| !entered.missed.is_empty());
     out.document(&Found { verdict: word(verdict), entrances: all, findings }, text)?;
     Ok(match verdict {
+        Verdict::Covers if missed => Exit::No,
         Verdict::Covers => Exit::Yes,
         Verdict::Leaks => Exit::No,
         Verdict::Unknown => Exit::Inconclusive,

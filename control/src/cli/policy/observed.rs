@@ -80,7 +80,9 @@ pub(super) async fn run(shelf: &Shelf<'_>, wish: Observed, out: &mut Out) -> any
     }
     let shifted = found.shifts.iter().any(|one| is_shift(&one.change));
     out.document(&found, text)?;
-    Ok(if found.shifts.is_empty() {
+    // Where nothing was seen often enough, nothing is known.
+    let known = found.shifts.iter().any(|one| one.change != word(Change::TooFew));
+    Ok(if !known && found.impossible.is_empty() {
         Exit::Inconclusive
     } else {
         Exit::yes_if(!shifted && found.impossible.is_empty())

@@ -89,7 +89,10 @@ pub(super) async fn run(shelf: &Shelf<'_>, wish: Trace, out: &mut Out) -> anyhow
             trace: trace(&questions, &program, &steps),
         });
     }
-    let decided = all.iter().all(|one| one.possible.len() == 1);
+    // An outcome whose protection cannot be told is no answer either.
+    let known =
+        |one: &Traced| matches!(one.possible.as_slice(), [only] if only.protection.is_some());
+    let decided = all.iter().all(known);
     out.document(&all, |all| all.iter().map(text).collect::<Vec<_>>().join("\n"))?;
     Ok(if decided { Exit::Yes } else { Exit::Inconclusive })
 }
