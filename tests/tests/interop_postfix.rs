@@ -161,7 +161,8 @@ fn while_the_server_is_away_the_mta_keeps_the_mail_and_retries() {
     assert_eq!(route.front.queue().len(), 10);
     assert!(route.lockgate.held().is_empty());
     route.behind.start_again();
-    route.mta.wait_for(11, MINUTE);
+    // When Postfix tries again is its own affair: on a busy machine the last one may be late.
+    route.mta.wait_for(11, 3 * MINUTE);
     route.assert_arrived(&mails);
     assert!(route.mta.copies().values().all(|&copies| copies == 1));
 }
